@@ -1,0 +1,46 @@
+"""jmeta: the JAX toolkit for meta-learning.
+
+The public names, each resolved from its module when first used, so that importing jmeta stays light.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_NAMES = {
+    "jmeta.types": ("Adapter Batch FlowInfo Learner LearnerState Memory Model Online Rule Stream Task"),
+    "jmeta.losses": "cross_entropy mask_absent_ways mean_squared_error present_ways",
+    "jmeta.metrics": "accuracy summarise",
+    "jmeta.data.catalog": "dataset",
+    "jmeta.data.class_dataset": "ClassDataset from_arrays from_folder",
+    "jmeta.data.episodes": "episodes",
+    "jmeta.data.sources.sinusoid": "sinusoids",
+    "jmeta.models.bridge": "from_linen from_nnx from_pair",
+    "jmeta.models.conv4": "conv4",
+    "jmeta.models.mlp": "mlp",
+    "jmeta.models.resnet12": "resnet12",
+    "jmeta.rules.bridge": "as_optax from_optax",
+    "jmeta.rules.sgd": "sgd",
+    "jmeta.inner.flow": "gradient_flow gradient_flow_with_info",
+    "jmeta.inner.implicit": "gradient_flow_limit",
+    "jmeta.inner.gradient": "inner_loop",
+    "jmeta.adapters.gradient": "anil gradient_adapter",
+    "jmeta.adapters.comln": "comln",
+    "jmeta.outer.learner": "learner",
+    "jmeta.outer.evaluate": "evaluate",
+    "jmeta.outer.mesh": "task_mesh",
+    "jmeta.outer.load": "load",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = [*sorted(_MODULE_OF)]  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'jmeta' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
