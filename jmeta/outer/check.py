@@ -1,0 +1,93 @@
+"""One abstract evaluation of a learner's step, so that a misfit becomes one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmeta.types import Adapter, PyTree, Task
+
+
+def check_step(
+    adapter: Adapter, objective: Callable[..., tuple], meta: PyTree, model_state: PyTree, task: Task
+) -> None:
+    """Raise ValueError in one sentence where one task cannot be played; nothing is computed.
+
+    Args:
+      adapter: the adaptation algorithm.
+      objective: `(meta, model_state, task, key) -> (loss, (model_state, metrics))`.
+      meta, model_state: as `adapter.init` returned them.
+      task: one episode; where its labels are concrete their range is checked against the outputs.
+    """
+    key = jax.random.key(0)
+    for name, batch in task._asdict().items():
+        sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"learner: the {name} set has leading axes of {sorted(sizes)} examples; x, y and mask must "
+                "have one row per example"
+            )
+
+    def outputs_of(meta: PyTree, state: PyTree, task: Task) -> PyTree:
+        support = task.support
+        z, state = adapter.encode(meta, state, support.x, train=True, key=key, mask=support.mask)
+        fast, state, _ = adapter.adapt(meta, state, support._replace(x=z), key, train=True)
+        z, state = adapter.encode(meta, state, task.query.x, train=True, key=key, mask=task.query.mask)
+        return adapter.predict(meta, fast, state, z, key, train=True, mask=task.query.mask)[0]
+
+    outputs = _abstractly("the adapter cannot play the task", outputs_of, meta, model_state, task)
+    _check_labels(outputs, task)
+    loss, (state, metrics) = _abstractly(
+        "the loss or the metrics fail", objective, meta, model_state, task, key
+    )
+    if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise ValueError(f"learner: the loss is {loss.dtype}{list(loss.shape)}; expected one floating number")
+    for name, value in metrics.items():
+        if value.shape != ():
+            raise ValueError(
+                f"learner: the metric {name!r} has shape {value.shape}; expected one number a task"
+            )
+    _check_same("the model state", model_state, state)
+
+
+def _abstractly(what: str, function: Callable, *arguments: PyTree) -> PyTree:
+    try:
+        return jax.eval_shape(function, *arguments)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        raise ValueError(f"learner: {what}: {reason}") from error
+
+
+def _check_labels(outputs: PyTree, task: Task) -> None:
+    """Integer labels must lie in 0..way-1 of logits [example, way]."""
+    for name, batch in task._asdict().items():
+        y = batch.y
+        if not (hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)) or isinstance(
+            y, jax.core.Tracer
+        ):
+            continue
+        if getattr(outputs, "ndim", 0) != 2:
+            continue
+        low, high = int(np.min(y)), int(np.max(y))
+        if low < 0 or high >= outputs.shape[1]:
+            raise ValueError(
+                f"learner: {name} labels run from {low} to {high}, but the outputs {outputs.shape} have "
+                f"{outputs.shape[1]} ways; expected labels in 0..{outputs.shape[1] - 1}"
+            )
+
+
+def _check_same(what: str, before: PyTree, after: PyTree) -> None:
+    old, new = jax.tree.structure(before), jax.tree.structure(after)
+    if old != new:
+        raise ValueError(f"learner: {what} changes its structure in a step, from {old} to {new}")
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise ValueError(
+                f"learner: {what}{jax.tree_util.keystr(path)} changes in a step from "
+                f"{a.dtype}{list(a.shape)} to {b.dtype}{list(b.shape)}; it must keep its shape and type"
+            )

@@ -1,0 +1,60 @@
+"""Evaluation on tasks drawn from a fixed key."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmeta.types import Array, Key, Learner, LearnerState, Metrics, Task
+
+
+def evaluate(
+    learner: Learner,
+    state: LearnerState,
+    sampler: Callable[[Key], Task],
+    *,
+    num_tasks: int,
+    key: Key,
+    batch: int = 50,
+) -> dict[str, np.ndarray]:
+    """Per-task metrics of `num_tasks` tasks that depend on `key` and the task's index alone.
+
+    Args:
+      learner: whose `evaluate` plays the tasks.
+      state: the learned state.
+      sampler: `key -> Task`; a pytree (`jax.tree_util.Partial`), so that its data is an argument.
+      num_tasks: how many tasks.
+      key: the typed key they are drawn from.
+      batch: tasks played at a time; the numbers do not depend on it.
+
+    Returns:
+      {metric: [task]}; summarise each with `jmeta.summarise`.
+
+    Raises:
+      ValueError: for fewer than one task.
+    """
+    if num_tasks < 1:
+        raise ValueError(f"evaluate: num_tasks={num_tasks}; expected at least 1")
+    batch = min(batch, num_tasks)
+    played = [
+        jax.device_get(_play(learner, state, sampler, key, jnp.int32(start), batch))
+        for start in range(0, num_tasks, batch)
+    ]
+    return {name: np.concatenate([part[name] for part in played])[:num_tasks] for name in played[0]}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _play(
+    learner: Learner,
+    state: LearnerState,
+    sampler: Callable[[Key], Task],
+    key: Key,
+    start: Array,
+    batch: int,
+) -> Metrics:
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(start + jnp.arange(batch, dtype=jnp.int32))
+    return learner.evaluate(state, jax.vmap(sampler)(keys))

@@ -1,0 +1,225 @@
+"""The outer loop's one step: play a batch of tasks, differentiate their mean loss, update."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jmeta.outer.check import check_step
+from jmeta.types import (
+    Adapter,
+    Array,
+    Batch,
+    Key,
+    Learner,
+    LearnerState,
+    Metrics,
+    Model,
+    PyTree,
+    Task,
+)
+
+Objective = Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
+
+
+def as_adapter(model: Model) -> Adapter:
+    """A plain network as an adapter that ignores the support set and never adapts."""
+
+    def adapt(
+        meta: PyTree, state: PyTree, support: Batch, key: Key, *, train: bool
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        return None, state, {}
+
+    def predict(
+        meta: PyTree, fast: PyTree, state: PyTree, x: PyTree, key: Key, *, train: bool, mask: Array | None
+    ) -> tuple[PyTree, PyTree]:
+        return model.apply(meta, state, x, train=train, key=key if train else None, mask=mask)
+
+    return Adapter(init=model.init, adapt=adapt, predict=predict)
+
+
+def play(
+    adapter: Adapter,
+    loss: Callable[[PyTree, Batch], Array],
+    metrics: Callable[[PyTree, Batch], Metrics] | None,
+    *,
+    train: bool,
+) -> Objective:
+    """One task from support to query: `(meta, state, task, key) -> (query loss, (state, metrics))`."""
+
+    def objective(meta: PyTree, state: PyTree, task: Task, key: Key) -> tuple[Array, tuple[PyTree, Metrics]]:
+        support, query = task
+        keys = jax.random.split(key, 4)
+        z, state = adapter.encode(meta, state, support.x, train=train, key=keys[0], mask=support.mask)
+        fast, state, info = adapter.adapt(meta, state, support._replace(x=z), keys[1], train=train)
+        z, state = adapter.encode(meta, state, query.x, train=train, key=keys[2], mask=query.mask)
+        outputs, state = adapter.predict(meta, fast, state, z, keys[3], train=train, mask=query.mask)
+        value = loss(outputs, query)
+        measured = metrics(outputs, query) if metrics else {}
+        return value, (state, {"loss": value, **info, **measured})
+
+    return objective
+
+
+def learner(
+    adapter: Adapter | Model,
+    loss: Callable[[PyTree, Batch], Array],
+    tx: optax.GradientTransformation,
+    *,
+    metrics: Callable[[PyTree, Batch], Metrics] | None = None,
+    task_grad: Callable[..., Any] | None = None,
+    reduce: Literal["mean", "sum"] = "mean",
+    mesh: Mesh | None = None,
+    chunk: int | None = None,
+) -> Learner:
+    """The outer loop around an adapter or a plain model.
+
+    Args:
+      adapter: what adapts to a task; a `Model` is trained on the query sets as it is.
+      loss: `(outputs, query Batch) -> scalar`, the outer objective of one task.
+      tx: the outer optimiser, any optax transformation.
+      metrics: `(outputs, query Batch) -> {name: scalar}`, reported beside the loss.
+      task_grad: replaces the gradient of the mean: `(objective, meta, state, task, key) ->
+        ((loss, (state, metrics)), gradient)`, called per task and then reduced; for papers that clamp each
+        task's gradient and for outer updates that are no gradient (Reptile).
+      reduce: "mean" or "sum" of the task losses.
+      mesh: shard the tasks over the axis `task` of this mesh (`jmeta.task_mesh()`).
+      chunk: play so many tasks at a time, in sequence, to bound memory; equal numbers.
+
+    Returns:
+      `Learner`: `init(key, x)` with example inputs [example, ...] or, to have the whole step checked, a
+      Task; `step(state, tasks)` and `evaluate(state, tasks)` with a leading task axis. Metrics are per task,
+      [task]; a step adds the scalar `gradient_norm`. A batch of tasks that does not divide over the devices
+      or chunks is padded with tasks of weight 0.
+
+    Raises:
+      TypeError, ValueError: for an unknown adapter, `reduce`, `chunk`, or a step that does not fit together.
+    """
+    if isinstance(adapter, Model):
+        adapter = as_adapter(adapter)
+    if not isinstance(adapter, Adapter):
+        raise TypeError(f"learner: got {type(adapter).__name__}; expected an Adapter or a Model")
+    if reduce not in ("mean", "sum"):
+        raise ValueError(f"learner: reduce={reduce!r}; expected 'mean' or 'sum'")
+    devices = 1 if mesh is None else mesh.shape["task"]
+    if chunk is not None and (chunk < 1 or chunk % devices):
+        raise ValueError(f"learner: chunk={chunk}; expected a positive multiple of the {devices} device(s)")
+    training = play(adapter, loss, metrics, train=True)
+    testing = play(adapter, loss, metrics, train=False)
+
+    def init(key: Key, x: PyTree) -> LearnerState:
+        key_init, key_run = jax.random.split(key)
+        example = x.support.x if isinstance(x, Task) else x
+        meta, model_state = adapter.init(key_init, example)
+        if isinstance(x, Task):
+            check_step(adapter, training, meta, model_state, x)
+        return LearnerState(jnp.zeros((), jnp.int32), meta, model_state, tx.init(meta), key_run)
+
+    def gradient(
+        state: LearnerState, tasks: Task, keys: Key, weights: Array
+    ) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        """Of the weighted sum over tasks: the gradient and the new model state; and each task's metrics."""
+        play_all = jax.vmap(training, (None, None, 0, 0))
+
+        def total(meta: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+            values, aux = play_all(meta, state.model_state, tasks, keys)
+            return (values * weights.astype(values.dtype)).sum(), aux
+
+        if task_grad is None:
+            (_, (states, measured)), grads = jax.value_and_grad(total, has_aux=True)(state.meta)
+        else:
+            one = functools.partial(task_grad, training, state.meta, state.model_state)
+            (_, (states, measured)), grads = jax.vmap(one)(tasks, keys)
+            grads = _weighted(grads, weights)
+        return (grads, _weighted(states, weights)), measured
+
+    def step(state: LearnerState, tasks: Task) -> tuple[LearnerState, Metrics]:
+        count = _count(tasks)
+        parts = _parts(tasks, jax.random.fold_in(state.key, state.step), chunk, mesh)
+        (grads, model_state), measured = _over_parts(functools.partial(gradient, state), parts)
+        if reduce == "sum":
+            grads = jax.tree.map(lambda g: g * count, grads)
+        updates, opt = tx.update(grads, state.opt, state.meta)
+        measured = _per_task(measured, count, mesh)
+        measured["gradient_norm"] = optax.tree.norm(grads)
+        meta = optax.apply_updates(state.meta, updates)
+        return LearnerState(state.step + 1, meta, model_state, opt, state.key), measured
+
+    def evaluate(state: LearnerState, tasks: Task) -> Metrics:
+        def measure(tasks: Task, keys: Key, weights: Array) -> tuple[tuple, Metrics]:
+            play_all = jax.vmap(testing, (None, None, 0, 0))
+            return (), play_all(state.meta, state.model_state, tasks, keys)[1][1]
+
+        _, measured = _over_parts(measure, _parts(tasks, state.key, chunk, mesh))
+        return _per_task(measured, _count(tasks), mesh)
+
+    return Learner(init, step, evaluate)
+
+
+def _count(tasks: Task) -> int:
+    return jax.tree.leaves(tasks)[0].shape[0]
+
+
+def _parts(tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None) -> tuple[Task, Key, Array]:
+    """Tasks, their keys and weights as [part, task of the part, ...], padded with tasks of weight 0.
+
+    The weights sum to 1. A padding task repeats a real one, so that it stays finite.
+    """
+    count = _count(tasks)
+    unit = chunk or (1 if mesh is None else mesh.shape["task"])
+    total = -(-count // unit) * unit
+    index = jnp.arange(total)
+    if total > count:
+        tasks = jax.tree.map(lambda a: a[index % count], tasks)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    weights = jnp.where(index < count, 1.0 / count, 0.0).astype(jnp.float32)
+    shape = (-1, chunk) if chunk else (1, total)
+    parts = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), (tasks, keys, weights))
+    return parts if mesh is None else _constrained(parts, mesh, PartitionSpec(None, "task"))
+
+
+def _over_parts(
+    measure: Callable[..., tuple[PyTree, Metrics]], parts: tuple[Task, Key, Array]
+) -> tuple[PyTree, Metrics]:
+    """Sum over the parts what `measure(tasks, keys, weights)` returns first; stack what it returns second."""
+    first = jax.tree.map(lambda a: a[0], parts)
+    if parts[2].shape[0] == 1:
+        summed, measured = measure(*first)
+        return summed, jax.tree.map(lambda a: a[None], measured)
+
+    def add(summed: PyTree, part: tuple[Task, Key, Array]) -> tuple[PyTree, Metrics]:
+        more, measured = measure(*part)
+        return jax.tree.map(lambda a, b: a + b if _is_float(a) else jnp.maximum(a, b), summed, more), measured
+
+    shapes = jax.eval_shape(measure, *first)[0]
+    return jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), parts)
+
+
+def _per_task(measured: Metrics, count: int, mesh: Mesh | None) -> Metrics:
+    """Metrics [part, task, ...] as [task, ...] without the padding, readable by every process."""
+    flat = {name: value.reshape(-1, *value.shape[2:])[:count] for name, value in measured.items()}
+    return flat if mesh is None else _constrained(flat, mesh, PartitionSpec())
+
+
+def _constrained(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, sharding), tree)
+
+
+def _weighted(tree: PyTree, weights: Array) -> PyTree:
+    """Sum over tasks of floating leaves [task, ...] by weight; the largest of integer leaves (counters)."""
+
+    def merge(leaf: Array) -> Array:
+        return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1) if _is_float(leaf) else leaf.max(0)
+
+    return jax.tree.map(merge, tree)
+
+
+def _is_float(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
