@@ -1,0 +1,307 @@
+"""Figures of a run: its learning curves, its horizon, an episode as images, and how methods scale.
+
+Every function draws one figure, writes it whole to `path` (.png, .pdf or .svg) and returns the path.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Record = Mapping[str, Any]
+
+# Okabe and Ito's colours: distinct for every kind of colour vision, and in print.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_RIGHT, _WRONG, _MUTED = "#0072B2", "#D55E00", "#666666"
+_PITCH = 1.1  # from one image to the next, in images
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "svg.fonttype": "none",
+}
+_LABELS = {"loss": "loss", "accuracy": "accuracy (%)", "squared_error": "mean squared error"}
+
+
+def learning_curves(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
+    """Draw training and validation metrics against the outer update, a panel for each metric that was logged.
+
+    records: the lines of metrics.jsonl, {"step", "split": "train" or "validation", "loss", "accuracy" (0 to
+    1), "squared_error"}; a missing key or a value that is not finite is a missing point. Where there are many
+    training points, they are faint and their running mean is drawn over them.
+    """
+    records = list(records)
+    metrics = [name for name in _LABELS if any(_finite(record, name) for record in records)] or ["loss"]
+    with _figure(path, width=3.6 * len(metrics), height=2.7) as figure:
+        panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+        for panel, name in zip(panels, metrics):
+            scale = 100.0 if name == "accuracy" else 1.0
+            _draw_training(panel, *_series(records, name, "train", scale))
+            _draw_validation(panel, *_series(records, name, "validation", scale))
+            panel.set(xlabel="outer update", ylabel=_LABELS[name])
+            panel.margins(x=0.02)
+            _whole_steps(panel)
+        _legend_above(figure, panels[0])
+    return Path(path)
+
+
+def horizon_curve(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
+    """Draw the learned horizon T, on a log scale, against the outer update (COMLN Figure 5, left).
+
+    records: the lines of metrics.jsonl, of which those with a positive "horizon" count.
+    """
+    positive = (record for record in records if _positive(record, "horizon"))
+    steps, horizon = _series(positive, "horizon", None, 1.0)
+    with _figure(path, width=3.8, height=2.7) as figure:
+        panel = figure.subplots()
+        panel.plot(steps, horizon, color=PALETTE[0], marker="o" if len(steps) == 1 else None)
+        _log_axis(panel, "y", horizon)
+        panel.set(xlabel="outer update", ylabel="horizon $T$")
+        panel.margins(x=0.02)
+        _whole_steps(panel)
+        if len(steps):
+            panel.set_title(f"$T$ = {horizon[0]:.3g} at first, {horizon[-1]:.3g} at last", loc="left")
+    return Path(path)
+
+
+def scaling(
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    path: str | os.PathLike[str],
+    *,
+    max_seconds: float | None = 2.0,
+    max_bytes: float | None = 4e9,
+    learning_rate: float = 0.01,
+) -> Path:
+    """Draw memory and time of one meta-gradient against the horizon, a line for each method (COMLN Figure 3).
+
+    curves: by method, points {"horizon", "seconds", "bytes"} (missing or not finite: left out). The limits at
+    which a benchmark stops are dashed lines; a curve that stops short of the longest horizon ends in a cross.
+    The upper axis counts the gradient steps of size `learning_rate` that a horizon stands for.
+    """
+    points = [point for curve in curves.values() for point in curve if _positive(point, "horizon")]
+    horizons = [point["horizon"] for point in points]
+    panes = (("bytes", 1e-6, "peak memory (MB)", max_bytes), ("seconds", 1e3, "time (ms)", max_seconds))
+    with _figure(path, width=7.2, height=3.3) as figure:
+        panels = figure.subplots(1, 2)
+        for panel, (quantity, scale, label, limit) in zip(panels, panes):
+            for index, (name, curve) in enumerate(curves.items()):
+                measured = [point for point in curve if _positive(point, quantity)]
+                x, y = _series(measured, quantity, None, scale, against="horizon")
+                colour = PALETTE[index % len(PALETTE)]
+                panel.plot(x, y, color=colour, marker=_MARKERS[index % len(_MARKERS)], label=name)
+                if len(x) and x[-1] < max(horizons):
+                    panel.plot(x[-1], y[-1], "x", color=colour, markersize=9, markeredgewidth=2)
+            values = [point[quantity] * scale for point in points if _positive(point, quantity)]
+            if limit is not None:
+                values.append(limit * scale)
+                panel.axhline(
+                    limit * scale, color=_MUTED, linestyle="--", linewidth=1, label="limit of the runs"
+                )
+            _log_axis(panel, "x", horizons)
+            _log_axis(panel, "y", values)
+            panel.set(xlabel="horizon $T$", ylabel=label)
+            upper = panel.secondary_xaxis(
+                "top", functions=(lambda t: t / learning_rate, lambda k: k * learning_rate)
+            )
+            upper.set_xlabel(f"gradient steps of size {learning_rate:g}")
+        _legend_above(figure, panels[0])
+    return Path(path)
+
+
+def episode(
+    support_images: Any,
+    support_labels: Any,
+    query_images: Any,
+    query_labels: Any,
+    predictions: Any,
+    path: str | os.PathLike[str],
+    *,
+    columns: int = 15,
+) -> Path:
+    """Draw one task and what was predicted: a row for each way, its support set left, its query set right.
+
+    images [example, height, width, channel] or [example, height, width], of any range (scaled to the task's
+    own); labels and predictions [example] integers; examples with a negative label (padding) are left out.
+    Right predictions have a thin blue frame, wrong ones a thick orange frame and the predicted way below. At
+    most `columns` images of a set are drawn in a row; the title counts all of them.
+    """
+    support_labels, query_labels, predictions = map(np.asarray, (support_labels, query_labels, predictions))
+    support, query = _displayable(support_images, query_images)
+    ways = np.unique(np.concatenate([support_labels, query_labels]))
+    ways = ways[ways >= 0]
+    supports = [np.flatnonzero(support_labels == way)[:columns] for way in ways]
+    queries = [np.flatnonzero(query_labels == way)[:columns] for way in ways]
+    row_pitch, start = 1.34, _PITCH * max(map(len, supports), default=0) + 0.5
+    real = query_labels >= 0
+    right = predictions == query_labels
+    width, height = start + _PITCH * max(map(len, queries), default=0), row_pitch * len(ways)
+    with _figure(path) as figure:
+        panel = _canvas(figure, width, height, left=0.6, top=0.45)
+        for row, way in enumerate(ways):
+            top = row_pitch * row
+            panel.text(-0.2, top + 0.5, f"way {way}", ha="right", va="center")
+            for column, index in enumerate(supports[row]):
+                _tile(panel, support[index], _PITCH * column, top)
+            for column, index in enumerate(queries[row]):
+                x = start + _PITCH * column
+                if right[index]:
+                    _tile(panel, query[index], x, top, _RIGHT, 0.8)
+                else:
+                    _tile(panel, query[index], x, top, _WRONG, 2.4)
+                    text = f"\N{RIGHTWARDS ARROW} {predictions[index]}"
+                    panel.text(x + 0.5, top + 1.06, text, ha="center", va="top", color=_WRONG, size=6.5)
+        panel.text(0, -0.15, "support", va="bottom")
+        panel.text(start, -0.15, f"query: {right[real].sum()} of {real.sum()} right", va="bottom")
+    return Path(path)
+
+
+def sheet(images: Any, path: str | os.PathLike[str], *, columns: int = 20) -> Path:
+    """Draw images as a contact sheet.
+
+    images [class, sample, height, width, channel] (a row for each class) or [image, height, width, channel]
+    (in reading order, `columns` a row), of any range. Raises ValueError for another shape and for no image.
+    """
+    images = np.asarray(images)
+    if images.ndim not in (4, 5) or not images.size:
+        raise ValueError(
+            f"sheet: images of shape {images.shape}; expected [image, height, width, channel] or "
+            "[class, sample, height, width, channel], at least one image"
+        )
+    columns = images.shape[1] if images.ndim == 5 else min(columns, len(images))
+    (tiles,) = _displayable(images.reshape(-1, *images.shape[-3:]))
+    with _figure(path) as figure:
+        panel = _canvas(figure, _PITCH * columns, _PITCH * math.ceil(len(tiles) / columns))
+        for index, tile in enumerate(tiles):
+            _tile(panel, tile, _PITCH * (index % columns), _PITCH * (index // columns))
+    return Path(path)
+
+
+@contextmanager
+def _figure(path: str | os.PathLike[str], *, width: float = 1.0, height: float = 1.0) -> Iterator[Any]:
+    """A figure of `width` x `height` inches in the house style, written whole to `path` on leaving."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
+        os.replace(partial, path)
+
+
+def _finite(record: Record, name: str) -> bool:
+    value = record.get(name)
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
+def _positive(record: Record, name: str) -> bool:
+    return _finite(record, name) and record[name] > 0
+
+
+def _series(
+    records: Iterable[Record], name: str, split: str | None, scale: float, against: str = "step"
+) -> tuple[np.ndarray, np.ndarray]:
+    """One metric of a split (of all for None) in the order of `against`; the last of equal steps counts."""
+    chosen = {
+        record[against]: record[name] * scale
+        for record in records
+        if (split is None or record.get("split", "train") == split)
+        and _finite(record, against)
+        and _finite(record, name)
+    }
+    steps = sorted(chosen)
+    return np.asarray(steps, float), np.asarray([chosen[step] for step in steps], float)
+
+
+def _draw_training(panel: Any, steps: np.ndarray, values: np.ndarray) -> None:
+    window = len(values) // 25
+    if window < 2:
+        panel.plot(steps, values, color=PALETTE[0], label="training", marker="o" if len(steps) < 2 else None)
+        return
+    panel.plot(steps, values, color=PALETTE[0], alpha=0.25, linewidth=0.8)
+    # Dividing by the window's real size keeps the running mean unbiased at both ends.
+    kernel = np.ones(2 * window + 1)
+    mean = np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+    panel.plot(steps, mean, color=PALETTE[0], label="training")
+
+
+def _draw_validation(panel: Any, steps: np.ndarray, values: np.ndarray) -> None:
+    if len(steps):
+        panel.plot(steps, values, color=PALETTE[1], marker="o", label="validation")
+
+
+def _whole_steps(panel: Any) -> None:
+    panel.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _legend_above(figure: Any, panel: Any) -> None:
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 6))
+
+
+def _log_axis(panel: Any, axis: str, values: Sequence[float] | np.ndarray) -> None:
+    """A log scale over at least a decade, however little the values vary."""
+    panel.set_yscale("log") if axis == "y" else panel.set_xscale("log")
+    low, high = (math.log10(extreme(values)) if len(values) else 0.0 for extreme in (min, max))
+    spare = max(0.05 * (high - low), (1.0 - (high - low)) / 2)
+    limits = 10 ** (low - spare), 10 ** (high + spare)
+    panel.set_ylim(limits) if axis == "y" else panel.set_xlim(limits)
+
+
+def _displayable(*sets: Any) -> list[np.ndarray]:
+    """Image sets as [example, height, width, 3] in 0..1, by the one range that they share."""
+    arrays = [np.asarray(images, np.float32) for images in sets]
+    arrays = [images[..., None] if images.ndim == 3 else images for images in arrays]
+    low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+    scaled = [(images - low) / max(high - low, 1e-12) for images in arrays]
+    return [np.repeat(images, 3, -1) if images.shape[-1] == 1 else images[..., :3] for images in scaled]
+
+
+def _canvas(figure: Any, width: float, height: float, *, left: float = 0.0, top: float = 0.0) -> Any:
+    """Make of the figure one panel without axes, in units of one image from its top left corner.
+
+    `left` and `top` are margins for text, in inches.
+    """
+    cell = min(0.62, 12.0 / width)
+    size = left + cell * width + 0.1, top + cell * height + 0.1
+    figure.set_layout_engine("none")
+    figure.set_size_inches(*size)
+    box = ((left + 0.05) / size[0], 0.05 / size[1], cell * width / size[0], cell * height / size[1])
+    panel = figure.add_axes(box, xlim=(0, width), ylim=(height, 0))
+    panel.axis("off")
+    return panel
+
+
+def _tile(
+    panel: Any, image: np.ndarray, x: float, y: float, colour: str | None = None, line: float = 0.0
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    panel.imshow(image, extent=(x, x + 1, y + 1, y), interpolation="nearest", aspect="auto", zorder=1)
+    if colour:
+        panel.add_patch(
+            Rectangle((x, y), 1, 1, fill=False, edgecolor=colour, linewidth=line, zorder=2, clip_on=False)
+        )
