@@ -1,0 +1,1 @@
+"""Inner loops: how one task is adapted to."""
