@@ -29,6 +29,8 @@ _NAMES = {
     "jmeta.outer.evaluate": "evaluate",
     "jmeta.outer.mesh": "task_mesh",
     "jmeta.outer.load": "load",
+    "jmeta.outer.optimiser": "optimiser",
+    "jmeta.outer.play": "predict",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

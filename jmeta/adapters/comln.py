@@ -6,14 +6,15 @@ Deleu et al., Continuous-Time Meta-Learning with Forward Mode Differentiation, I
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jmeta.inner.flow import gradient_flow_with_info
-from jmeta.models.normalisation import apply_with_norm, support_state
+from jmeta.inner.implicit import gradient_flow_limit
 
+from jmeta.inner.flow import gradient_flow_with_info
 from jmeta.losses import mask_absent_ways, present_ways, smooth_labels
+from jmeta.models.normalisation import apply_with_norm, support_state
 from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree
 
 
@@ -31,6 +32,7 @@ def comln(
     way: int,
     *,
     horizon: float = 1.0,
+    learn_horizon: bool = True,
     method: Literal["adjoint", "forward", "full"] = "adjoint",
     solver: str | None = None,
     step_size: float | None = None,
@@ -52,7 +54,8 @@ def comln(
     Args:
       backbone: network from inputs to features [example, feature].
       way: number of ways N.
-      horizon: initial T, in units of time.
+      horizon: initial T, in units of time; `math.inf`, with ridge > 0, adapts to the equilibrium.
+      learn_horizon: whether T is meta-learned (false: Fig. 5 right, a fixed T).
       method, solver, step_size, rtol, atol, ridge, max_steps: see `jmeta.gradient_flow`;
         solver="euler" with step_size a is ANIL with T/a steps (paper 3.3).
       label_smoothing: share of a support label spread over the ways while training (released code).
@@ -77,6 +80,18 @@ def comln(
         raise ValueError(f"comln: initial_scale={initial_scale!r}; expected 'way' or 'feature'")
     if not horizon > 0:
         raise ValueError(f"comln: horizon={horizon}; expected a positive time, T = exp(log_horizon)")
+    at_equilibrium = math.isinf(horizon)
+    if task_horizon and (at_equilibrium or not learn_horizon):
+        raise ValueError("comln: task_horizon learns T; give a finite horizon and learn_horizon=True")
+    flow_settings: dict[str, Any] = {
+        "method": method,
+        "solver": solver,
+        "step_size": step_size,
+        "rtol": rtol,
+        "atol": atol,
+        "ridge": ridge,
+        "max_steps": max_steps,
+    }
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
         key_backbone, key_w0 = jax.random.split(key)
@@ -88,7 +103,9 @@ def comln(
             )
         deviation = 1 / math.sqrt(way if initial_scale == "way" else shape.shape[1])
         w0 = deviation * jax.random.truncated_normal(key_w0, -2, 2, (way, shape.shape[1]), shape.dtype)
-        meta = {"backbone": params, "w0": w0, "log_horizon": jnp.log(jnp.asarray(horizon, shape.dtype))}
+        meta = {"backbone": params, "w0": w0}
+        if not at_equilibrium:
+            meta["log_horizon"] = jnp.log(jnp.asarray(horizon, shape.dtype))
         if task_horizon:
             meta["horizon_weights"] = jnp.zeros(3, shape.dtype)
         return meta, state
@@ -120,26 +137,19 @@ def comln(
             z, _ = features(meta, statistics, support.x, "running", False, noise, support.mask)
         present = present_ways(support.y, way, support.mask)
         labels = smooth_labels(support.y, present, label_smoothing if train else 0.0, z.dtype)
-        log_horizon = meta["log_horizon"]
-        if task_horizon:
-            log_horizon += meta["horizon_weights"] @ _difficulty(meta["w0"], z, labels, present, support.mask)
         padded = support.mask is not None
-        w, flow = gradient_flow_with_info(
-            meta["w0"],
-            z,
-            labels,
-            jnp.exp(log_horizon),
-            method=method,
-            solver=solver,
-            step_size=step_size,
-            rtol=rtol,
-            atol=atol,
-            ridge=ridge,
-            mask=support.mask,
-            max_steps=max_steps,
-            way_mask=present if padded else None,
-        )
-        info = {"flow_ok": flow.ok, "flow_steps": flow.steps, "horizon": jnp.exp(log_horizon)}
+        absent = {"mask": support.mask, "way_mask": present if padded else None}
+        if at_equilibrium:
+            w = gradient_flow_limit(meta["w0"], z, labels, ridge=ridge, **absent)
+            info = {"flow_ok": jnp.isfinite(w).all()}
+        else:
+            log_horizon = meta["log_horizon"] if learn_horizon else jax.lax.stop_gradient(meta["log_horizon"])
+            if task_horizon:
+                summary = _difficulty(meta["w0"], z, labels, present, support.mask)
+                log_horizon = log_horizon + meta["horizon_weights"] @ summary
+            time = jnp.exp(log_horizon)
+            w, flow = gradient_flow_with_info(meta["w0"], z, labels, time, **flow_settings, **absent)
+            info = {"flow_ok": flow.ok, "flow_steps": flow.steps, "horizon": time}
         return Adapted(w, present if padded else None, statistics), state, info
 
     def predict(

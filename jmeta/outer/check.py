@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jmeta.outer.play import adapt_and_predict
 from jmeta.types import Adapter, PyTree, Task
 
 
@@ -32,11 +33,10 @@ def check_step(
             )
 
     def outputs_of(meta: PyTree, state: PyTree, task: Task) -> PyTree:
-        support = task.support
-        z, state = adapter.encode(meta, state, support.x, train=True, key=key, mask=support.mask)
-        fast, state, _ = adapter.adapt(meta, state, support._replace(x=z), key, train=True)
-        z, state = adapter.encode(meta, state, task.query.x, train=True, key=key, mask=task.query.mask)
-        return adapter.predict(meta, fast, state, z, key, train=True, mask=task.query.mask)[0]
+        query = task.query
+        return adapt_and_predict(
+            adapter, meta, state, task.support, query.x, key, train=True, mask=query.mask
+        )[0]
 
     outputs = _abstractly("the adapter cannot play the task", outputs_of, meta, model_state, task)
     _check_labels(outputs, task)

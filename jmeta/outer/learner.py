@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jmeta.outer.check import check_step
+from jmeta.outer.play import adapt_and_predict
 from jmeta.types import (
     Adapter,
     Array,
@@ -54,14 +55,11 @@ def play(
     """One task from support to query: `(meta, state, task, key) -> (query loss, (state, metrics))`."""
 
     def objective(meta: PyTree, state: PyTree, task: Task, key: Key) -> tuple[Array, tuple[PyTree, Metrics]]:
-        support, query = task
-        keys = jax.random.split(key, 4)
-        z, state = adapter.encode(meta, state, support.x, train=train, key=keys[0], mask=support.mask)
-        fast, state, info = adapter.adapt(meta, state, support._replace(x=z), keys[1], train=train)
-        z, state = adapter.encode(meta, state, query.x, train=train, key=keys[2], mask=query.mask)
-        outputs, state = adapter.predict(meta, fast, state, z, keys[3], train=train, mask=query.mask)
-        value = loss(outputs, query)
-        measured = metrics(outputs, query) if metrics else {}
+        outputs, state, info = adapt_and_predict(
+            adapter, meta, state, task.support, task.query.x, key, train=train, mask=task.query.mask
+        )
+        value = loss(outputs, task.query)
+        measured = metrics(outputs, task.query) if metrics else {}
         return value, (state, {"loss": value, **info, **measured})
 
     return objective

@@ -1,0 +1,260 @@
+"""What every entry point shares: flags, presets, identity, the workdir and the exit codes.
+
+Nothing here imports jax, so that `--help` and a mistyped flag answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, NoReturn
+
+from absl import flags
+
+
+class UsageError(Exception):
+    """A request that cannot be met as it stands; its message is one line: what, where, what to do."""
+
+
+class Flag(NamedTuple):
+    """One flag: `kind` is string, integer, float, boolean or enum (with `choices`)."""
+
+    kind: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+class Experiment(NamedTuple):
+    """An entry point.
+
+    `flags` in the order of `--help`; `presets` name -> values; `run(settings) -> exit code` may import jax;
+    `stray(settings) -> {flag: why}` names flags without a meaning for the other flags' values.
+    """
+
+    name: str
+    summary: str
+    flags: dict[str, Flag]
+    presets: dict[str, dict[str, Any]]
+    run: Callable[[SimpleNamespace], int]
+    stray: Callable[[SimpleNamespace], dict[str, str]] = lambda settings: {}
+
+
+DATASETS = (
+    "glyphs", "sinusoid", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "tiered_imagenet", "cub",
+    "folder", "features",
+)  # fmt: skip
+
+SHARED = {
+    "algorithm": Flag("enum", None, "the algorithm"),
+    "dataset": Flag("enum", "glyphs", "where tasks come from; glyphs and sinusoid need no data", DATASETS),
+    "data_dir": Flag("string", None, "the dataset's folder or its parent; before JMETA_DATA"),
+    "way": Flag("integer", 5, "classes of an episode"),
+    "shot": Flag("integer", 1, "support examples of a class"),
+    "query": Flag("integer", 15, "query examples of a class"),
+    "meta_batch": Flag("integer", 8, "tasks of an outer update"),
+    "steps": Flag("integer", 2000, "outer updates"),
+    "eval_every": Flag("integer", 500, "outer updates between validations, 0 for none"),
+    "eval_tasks": Flag("integer", 1000, "test tasks, drawn from a fixed key"),
+    "checkpoint_every": Flag("integer", 500, "outer updates between checkpoints"),
+    "learning_rate": Flag("float", 0.1, "outer learning rate"),
+    "inner_lr": Flag("float", 0.01, "inner learning rate"),
+    "inner_steps": Flag("integer", 5, "inner gradient steps"),
+    "test_inner_steps": Flag("integer", None, "inner gradient steps at evaluation [as in training]"),
+    "order": Flag("enum", "mixed", "how the inner loop is differentiated", ("exact", "mixed", "first")),
+    "norm": Flag(
+        "enum",
+        "batch",
+        "batch-norm statistics: of the batch itself, transductive (batch); of the support set (support); "
+        "running averages at test (running); running averages of each inner step (per_step)",
+        ("batch", "support", "running", "per_step"),
+    ),
+    "image_size": Flag("integer", None, "height and width of images [the dataset's usual size]"),
+    "seed": Flag("integer", 0, "seed of initial parameters and training episodes"),
+    "num_seeds": Flag("integer", 1, "seeds side by side"),
+    "init_from": Flag("string", None, "start from the learned parameters of this workdir"),
+    "eval_only": Flag("boolean", False, "evaluate --init_from and train nothing"),
+    "max_minutes": Flag("float", None, "stop in good order, with a checkpoint, after so many minutes"),
+    "workdir": Flag("string", None, "where the run is written [runs/<experiment>/<hash of its identity>]"),
+    "preset": Flag("string", None, "a published experiment's values, which explicit flags override; or list"),
+    "distributed": Flag("boolean", False, "join the processes of a cluster (jax.distributed.initialize)"),
+    "precision": Flag("enum", "float32", "precision of matmuls on accelerators", ("float32", "bfloat16")),
+    # Not of the shared contract, but of more than one entry point.
+    "split": Flag("string", None, "which published split of the dataset [its usual one]"),
+    "rotations": Flag("boolean", False, "rotations by 90 degrees as new classes while training"),
+    "augment": Flag("enum", "none", "augmentation of training images", ("none", "crop_flip_jitter")),
+    "download": Flag("boolean", False, "download the dataset's archives where they are missing"),
+    "validation_tasks": Flag("integer", 200, "tasks of a validation"),
+    "log_every": Flag("integer", 50, "outer updates between lines of metrics.jsonl"),
+    "backbone": Flag("enum", "conv4", "the network", ("conv4", "resnet12", "mlp", "identity")),
+    "filters": Flag("integer", 64, "channels of conv4; width of mlp"),
+    "optimizer": Flag("enum", "sgd", "outer optimiser; sgd has Nesterov momentum 0.9", ("sgd", "adam")),
+    "learning_rate_drops": Flag("string", "", "later learning rates as step:rate,step:rate"),
+    "weight_decay": Flag("float", 0.0, "added to the gradient of every array (not of scalars such as log T)"),
+    "clip_norm": Flag("float", None, "largest global norm of an outer gradient [no limit]"),
+    "label_smoothing": Flag("float", 0.0, "share of a label spread over the ways while training"),
+    "chunk": Flag("integer", None, "tasks played at a time, to bound memory [all]"),
+}
+
+# Flags that say where, how long or how often, and change no number.
+_WITHOUT_IDENTITY = {
+    "steps", "workdir", "data_dir", "preset", "max_minutes", "checkpoint_every", "log_every", "distributed",
+    "download",
+}  # fmt: skip
+
+_DEFINE = {
+    "string": flags.DEFINE_string,
+    "integer": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
+    "boolean": flags.DEFINE_boolean,
+}
+
+
+def shared(*names: str, **defaults: Any) -> dict[str, Flag]:
+    """The shared flags of these names, with an entry point's own defaults."""
+    return {name: SHARED[name]._replace(default=defaults.get(name, SHARED[name].default)) for name in names}
+
+
+def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse the command line, run the experiment and exit with the contract's status."""
+    argv = list(sys.argv if argv is None else argv)
+    if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
+        print(help_text(experiment))
+        sys.exit(0)
+    try:
+        settings = parse(experiment, argv)
+        if settings.preset == "list":
+            print(presets_text(experiment))
+            sys.exit(0)
+        code = experiment.run(settings)
+    except Exception as error:
+        status = _exit_code(error)
+        if status is None:
+            raise
+        print(f"experiments.{experiment.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        code = status
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def parse(experiment: Experiment, argv: Sequence[str]) -> SimpleNamespace:
+    """Every flag's value as an attribute; explicit flags go before the preset, and that before defaults.
+
+    Raises UsageError for unknown, malformed, stray or positional arguments.
+    """
+    values = flags.FlagValues()
+    for name, flag in experiment.flags.items():
+        if flag.kind == "enum":
+            flags.DEFINE_enum(name, flag.default, flag.choices, flag.help, flag_values=values)
+        else:
+            _DEFINE[flag.kind](name, flag.default, flag.help, flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(f"{error}; --help lists the flags") from None
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+    explicit = {name: values[name].value for name in experiment.flags if values[name].present}
+    settings = SimpleNamespace(**{name: flag.default for name, flag in experiment.flags.items()})
+    preset = explicit.get("preset")
+    if preset and preset != "list":
+        if preset not in experiment.presets:
+            raise UsageError(
+                f"--preset={preset}: no such preset; --preset=list prints the {len(experiment.presets)}"
+            )
+        vars(settings).update(experiment.presets[preset])
+    vars(settings).update(explicit)
+    for name, why in experiment.stray(settings).items():
+        if name in explicit:
+            raise UsageError(f"--{name}={explicit[name]} has no meaning here: {why}")
+    _check_numbers(settings)
+    return settings
+
+
+def _check_numbers(settings: SimpleNamespace) -> None:
+    least = {"way": 2, "shot": 1, "query": 1, "meta_batch": 1, "steps": 0, "eval_every": 0, "eval_tasks": 2,
+             "validation_tasks": 2, "checkpoint_every": 1, "log_every": 1, "inner_steps": 0, "filters": 1,
+             "image_size": 4, "seed": 0, "num_seeds": 1, "chunk": 1}  # fmt: skip
+    for name, smallest in least.items():
+        value = getattr(settings, name, None)
+        if value is not None and value < smallest:
+            raise UsageError(f"--{name}={value}; expected at least {smallest}")
+    for name in ("learning_rate", "max_minutes", "inner_lr", "clip_norm"):
+        value = getattr(settings, name, None)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name}={value}; expected a positive number")
+
+
+def help_text(experiment: Experiment) -> str:
+    """Usage, every flag with its choices and default, and the presets."""
+    lines = [f"python -m experiments.{experiment.name} [--flags]", "", experiment.summary, "", "Flags:"]
+    for name, flag in experiment.flags.items():
+        choices = f" ({'|'.join(flag.choices)})" if flag.choices else ""
+        default = "" if flag.default in (None, "") else f" [{_shown(flag.default)}]"
+        lines.append(f"  --{name}: {flag.help}{choices}{default}")
+    if experiment.presets:
+        lines += ["", "Presets (--preset=list shows their values):"]
+        lines += [f"  {name}" for name in experiment.presets]
+    return "\n".join(lines)
+
+
+def presets_text(experiment: Experiment) -> str:
+    """Every preset with its values, as flags."""
+    return "\n".join(
+        f"{name}: " + " ".join(f"--{flag}={_shown(value)}" for flag, value in values.items())
+        for name, values in experiment.presets.items()
+    )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def identity(experiment: str, settings: SimpleNamespace) -> dict[str, Any]:
+    """The experiment and the flags that change its numbers."""
+    kept = {name: value for name, value in vars(settings).items() if name not in _WITHOUT_IDENTITY}
+    return {"experiment": experiment, **kept}
+
+
+def default_workdir(experiment: str, settings: SimpleNamespace) -> Path:
+    """`--workdir`, or runs/<experiment>/<hash of the identity>."""
+    if settings.workdir:
+        return Path(settings.workdir)
+    digest = hashlib.sha256(json.dumps(identity(experiment, settings), sort_keys=True).encode())
+    return Path("runs") / experiment / digest.hexdigest()[:12]
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole: under a temporary name, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def parse_drops(text: str) -> tuple[tuple[int, float], ...]:
+    """`--learning_rate_drops`: "20000:0.006,40000:0.0012" as ((20000, 0.006), (40000, 0.0012))."""
+    try:
+        pairs = [part.split(":") for part in text.split(",") if part]
+        return tuple((int(step), float(rate)) for step, rate in pairs)
+    except ValueError:
+        raise UsageError(f"--learning_rate_drops={text}; expected step:rate,step:rate") from None
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for what the user can mend, 3 for numbers that are not finite, None for a bug."""
+    if isinstance(error, UsageError):
+        return 2
+    loaded = sys.modules
+    for module, name, code in (
+        ("jmeta.data.errors", "DataError", 2),
+        ("jmeta.outer.checkpoint", "IdentityError", 2),
+        ("jmeta.outer.loop", "NonFiniteError", 3),
+    ):
+        if module in loaded and isinstance(error, getattr(loaded[module], name)):
+            return code
+    return None

@@ -1,0 +1,319 @@
+"""The skeleton of a training run: compose, train or resume, test, write the results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
+from jmeta.outer.mesh import replicate, start_distributed, task_mesh
+from jmeta.outer.metrics_log import MetricsLog, read_metrics
+
+from experiments.common import UsageError, default_workdir, identity, write_json
+from jmeta.data.source import Dataset
+from jmeta.metrics import summarise
+from jmeta.outer.evaluate import evaluate
+from jmeta.outer.load import build, load
+from jmeta.outer.play import predict
+from jmeta.report import figures
+from jmeta.types import Learner, LearnerState, PyTree, Task
+
+# Validation and test tasks are the same for every seed, so that runs compare task by task.
+VALIDATION_SEED, TEST_SEED = 1, 2
+
+
+class Composition(NamedTuple):
+    """What an experiment makes of its flags.
+
+    `recipe`: see `jmeta.outer.load.build`; `dataset` and its samplers of tasks (`validation` may be None);
+    `measure`: the metric that chooses the best checkpoint, and "max" or "min";
+    `learned(state) -> {name: number}` joins the results; `published`: the paper's row or None.
+    """
+
+    recipe: dict[str, Any]
+    dataset: Dataset
+    train: Callable[..., Task]
+    validation: Callable[..., Task] | None
+    test: Callable[..., Task]
+    measure: tuple[str, str] = ("accuracy", "max")
+    learned: Callable[[LearnerState], dict[str, float]] = lambda state: {}
+    published: dict[str, Any] | None = None
+
+
+def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace], Composition]) -> int:
+    """Run an experiment to its results.json, or as far as its budget or a signal lets it; the exit status."""
+    workdir, identified = default_workdir(name, settings), identity(name, settings)
+    finished = _finished(workdir, identified, settings.steps)
+    if finished:
+        _say(f"finished before, in {workdir}")
+        print(json.dumps(finished))
+        return 0
+    with _usage_errors():
+        _set_up(settings)
+        mesh = task_mesh()
+        made = compose(settings)
+        adapter, learner = build(made.recipe, mesh)
+        made = made._replace(**_placed(made, mesh))
+        state = _initial_state(learner, made, settings, mesh)
+        workdir.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
+        checkpoints.check_identity()
+        if jax.process_index() == 0:
+            write_json(workdir / "config.json", _config(settings, identified, made))
+        if settings.eval_only:
+            outcome = Outcome(state, 0, "done", None, None, 0.0, 0.0, 0.0)
+            checkpoints.save(0, state, {})
+        else:
+            outcome = _train(learner, made, settings, state, checkpoints, workdir, mesh)
+        if outcome.reason == "signal":
+            _say(f"stopped at step {outcome.step}; the same command goes on from {workdir}")
+            return 128 + outcome.signal
+        state = checkpoints.restore_best(outcome.state) if outcome.best else outcome.state
+    values = _test(learner, state, made, settings)
+    if jax.process_index() == 0:
+        _write_figures(adapter, state, made, workdir)
+        results = _results(name, settings, outcome, values, made, state)
+        np.savez(workdir / "eval.npz", **values)
+        write_json(workdir / "results.json", results)
+        _say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
+        print(json.dumps(results))
+    return 0
+
+
+def _train(
+    learner: Learner,
+    made: Composition,
+    settings: SimpleNamespace,
+    state: LearnerState,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+) -> Outcome:
+    resumed = checkpoints.latest_step()
+    if resumed is not None and resumed > settings.steps:
+        raise UsageError(
+            f"{workdir} holds a checkpoint of step {resumed}, past --steps={settings.steps}; "
+            "ask for more steps or give another --workdir"
+        )
+
+    def validate(state: LearnerState) -> dict[str, float]:
+        values = evaluate(
+            learner,
+            state,
+            made.validation,
+            num_tasks=settings.validation_tasks,
+            key=jax.random.key(VALIDATION_SEED),
+        )
+        return {metric: float(value.mean()) for metric, value in values.items()}
+
+    plan = Plan(
+        steps=settings.steps,
+        meta_batch=settings.meta_batch,
+        log_every=settings.log_every,
+        eval_every=settings.eval_every if made.validation else 0,
+        checkpoint_every=settings.checkpoint_every,
+        max_minutes=settings.max_minutes,
+    )
+    with contextlib.closing(MetricsLog(workdir)) as log:
+        return fit(
+            learner,
+            made.train,
+            state,
+            plan,
+            key=jax.random.fold_in(jax.random.key(settings.seed), 1),
+            validate=validate,
+            select=made.measure,
+            checkpoints=checkpoints,
+            log=log,
+            mesh=mesh,
+        )
+
+
+def _test(
+    learner: Learner, state: LearnerState, made: Composition, settings: SimpleNamespace
+) -> dict[str, np.ndarray]:
+    """Per-task metrics of the test tasks."""
+    values = evaluate(learner, state, made.test, num_tasks=settings.eval_tasks, key=jax.random.key(TEST_SEED))
+    for name, value in values.items():
+        bad = ~value.astype(bool) if name.endswith("_ok") else ~np.isfinite(value)
+        if bad.any():
+            task = int(np.argmax(bad))
+            horizon = f" (horizon {values['horizon'][task]:.4g})" if "horizon" in values else ""
+            raise NonFiniteError(
+                f"test: {name} is {value[task]} on {int(bad.sum())} of {len(value)} tasks, "
+                f"first on task {task}{horizon}"
+            )
+    return values
+
+
+def _set_up(settings: SimpleNamespace) -> None:
+    if settings.distributed:
+        start_distributed()
+    if settings.precision != "float32":
+        if jax.default_backend() == "cpu":
+            raise UsageError(f"--precision={settings.precision} has no effect on a CPU; leave it out")
+        jax.config.update("jax_default_matmul_precision", settings.precision)
+    if settings.eval_only and not settings.init_from:
+        raise UsageError("--eval_only needs --init_from=WORKDIR, the run to evaluate")
+
+
+def _placed(made: Composition, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    samplers = {name: getattr(made, name) for name in ("train", "validation", "test")}
+    return {name: sampler and replicate(sampler, mesh) for name, sampler in samplers.items()}
+
+
+def _initial_state(
+    learner: Learner, made: Composition, settings: SimpleNamespace, mesh: jax.sharding.Mesh
+) -> LearnerState:
+    """A checked fresh state, with the learned parameters of --init_from where it is given."""
+    key = jax.random.key(settings.seed)
+    task = jax.jit(lambda sampler, key: sampler(key))(made.train, key)
+    task = jax.tree.map(np.asarray, jax.device_get(task))
+    state = jax.jit(lambda key: learner.init(key, task))(key)
+    if settings.init_from:
+        _, source = load(settings.init_from)
+        learned = {"meta": source.meta, "model_state": source.model_state}
+        for name, value in learned.items():
+            _check_fits(settings.init_from, getattr(state, name), value)
+        state = state._replace(**learned)
+    return replicate(state, mesh)
+
+
+def _check_fits(origin: str, ours: PyTree, theirs: PyTree) -> None:
+    shapes = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (ours, theirs)
+    ]
+    for path in sorted(shapes[0].keys() | shapes[1].keys()):
+        mine, other = shapes[0].get(path), shapes[1].get(path)
+        if mine != other:
+            raise UsageError(
+                f"--init_from={origin}: {path} has shape {other} there and {mine} here; "
+                "give the flags of the network and the ways that run had"
+            )
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """While a run is composed, what the library calls wrong is wrong in the flags."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _finished(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str, Any] | None:
+    """The results of a run with this identity that has taken all its steps."""
+    try:
+        config = json.loads((workdir / "config.json").read_text())
+        results = json.loads((workdir / "results.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    same = config.get("identity") == json.loads(json.dumps(identified))
+    return results if same and results.get("steps") == steps else None
+
+
+def _config(settings: SimpleNamespace, identified: dict[str, Any], made: Composition) -> dict[str, Any]:
+    return {
+        "flags": vars(settings),
+        "identity": identified,
+        "recipe": made.recipe,
+        "dataset": made.dataset.info._asdict(),
+        "versions": _versions(),
+        "device": {
+            "platform": jax.default_backend(),
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "git_commit": _git_commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jmeta", "jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _results(
+    name: str,
+    settings: SimpleNamespace,
+    outcome: Outcome,
+    values: dict[str, np.ndarray],
+    made: Composition,
+    state: LearnerState,
+) -> dict[str, Any]:
+    summaries = {metric: summarise(value) for metric, value in values.items() if not metric.endswith("_ok")}
+    get = vars(settings).get
+    return {
+        "experiment": name,
+        "algorithm": get("algorithm") or name,
+        "preset": get("preset"),
+        "dataset": get("dataset"),
+        "way": get("way"),
+        "shot": get("shot"),
+        "seed": get("seed"),
+        "steps": outcome.step,
+        "train": {
+            "seconds": round(outcome.seconds, 3),
+            "compile_seconds": round(outcome.compile_seconds, 3),
+            "tasks_per_second": round(outcome.tasks_per_second, 3),
+        },
+        "eval": {
+            "split": "test",
+            "tasks": settings.eval_tasks,
+            "norm": get("norm"),
+            "metrics": {metric: summary._asdict() for metric, summary in summaries.items()},
+            "seeds": None,
+        },
+        "best": outcome.best,
+        "learned": made.learned(state),
+        "published": made.published,
+    }
+
+
+def _write_figures(adapter: Any, state: LearnerState, made: Composition, workdir: Path) -> None:
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    records = read_metrics(workdir / "metrics.jsonl")
+    if records:
+        figures.learning_curves(records, folder / "learning_curves.png")
+    if any("horizon" in record for record in records):
+        figures.horizon_curve(records, folder / "horizon.png")
+    task = jax.jit(lambda sampler, key: sampler(key))(made.test, jax.random.key(TEST_SEED))
+    if task.query.x.ndim == 4:
+        outputs = predict(adapter, state, task.support, task.query.x)
+        figures.episode(
+            task.support.x, task.support.y, task.query.x, task.query.y, np.asarray(outputs.argmax(-1)),
+            folder / "episode.png",
+        )  # fmt: skip
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)

@@ -1,0 +1,67 @@
+"""A finished run as an object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jmeta.outer.checkpoint import Checkpoints
+
+from jmeta.adapters import catalog
+from jmeta.outer.learner import learner
+from jmeta.outer.optimiser import optimiser
+from jmeta.types import Adapter, Learner, LearnerState
+
+
+def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter, Learner]:
+    """Adapter and learner from a run's recipe, a dictionary of plain values:
+
+    {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
+    "chunk": int or None, "input": {"shape": of one example, "dtype": name}}.
+    """
+    adapter_settings = dict(recipe["adapter"])
+    loss_name, smoothing = adapter_settings["loss_name"], adapter_settings["smoothing"]
+    adapter = catalog.build(**adapter_settings)
+    made = learner(
+        adapter,
+        catalog.loss(loss_name, smoothing=smoothing),
+        optimiser(**recipe["optimiser"]),
+        metrics=catalog.metric(loss_name),
+        mesh=mesh,
+        chunk=recipe["chunk"],
+    )
+    return adapter, made
+
+
+def abstract_state(made: Learner, recipe: Mapping[str, Any]) -> LearnerState:
+    """Shapes and types of a learner's state, as a target to restore into."""
+    shape = (1, *recipe["input"]["shape"])
+    x = jax.ShapeDtypeStruct(shape, jnp.dtype(recipe["input"]["dtype"]))
+    return jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)), x)
+
+
+def load(workdir: str | Path) -> tuple[Adapter, LearnerState]:
+    """The adapter and the learned state of a run, best by validation where it was validated.
+
+    Args:
+      workdir: the run's directory, with its config.json and checkpoints.
+
+    Returns:
+      `(adapter, state)`: `adapter.adapt(state.meta, state.model_state, support, key, train=False)` adapts it.
+
+    Raises:
+      FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
+    """
+    directory = Path(workdir)
+    config = directory / "config.json"
+    if not config.is_file():
+        raise FileNotFoundError(f"{directory}: no config.json; expected the workdir of a run of jmeta")
+    recipe = json.loads(config.read_text())["recipe"]
+    adapter, made = build(recipe)
+    checkpoints = Checkpoints.reader(directory / "checkpoints")
+    return adapter, checkpoints.restore_best(abstract_state(made, recipe))

@@ -1,0 +1,43 @@
+"""One task from its support set to its query outputs."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+
+from jmeta.types import Adapter, Array, Batch, Key, LearnerState, Metrics, PyTree
+
+
+def adapt_and_predict(
+    adapter: Adapter,
+    meta: PyTree,
+    state: PyTree,
+    support: Batch,
+    x: PyTree,
+    key: Key,
+    *,
+    train: bool,
+    mask: Array | None = None,
+) -> tuple[PyTree, PyTree, Metrics]:
+    """Adapt to `support` and predict for `x` [example, ...] with padding `mask` [example].
+
+    Returns the outputs [example, ...], the new model state and the adapter's info.
+    """
+    keys = jax.random.split(key, 4)
+    z, state = adapter.encode(meta, state, support.x, train=train, key=keys[0], mask=support.mask)
+    fast, state, info = adapter.adapt(meta, state, support._replace(x=z), keys[1], train=train)
+    z, state = adapter.encode(meta, state, x, train=train, key=keys[2], mask=mask)
+    outputs, state = adapter.predict(meta, fast, state, z, keys[3], train=train, mask=mask)
+    return outputs, state, info
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict(adapter: Adapter, state: LearnerState, support: Batch, x: PyTree) -> PyTree:
+    """Outputs for `x` [example, ...] of a trained adapter (`jmeta.load`) adapted to one's own `support`.
+
+    As at test: no noise; logits [example, way] of a classifier, whose ways are the labels of `support`.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    outputs, _, _ = adapt_and_predict(adapter, state.meta, state.model_state, support, x, key, train=False)
+    return outputs
