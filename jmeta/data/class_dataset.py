@@ -1,0 +1,72 @@
+"""Labelled examples grouped by class, in the layout from which episodes are drawn on the device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jmeta.types import Array
+
+
+class ClassDataset(NamedTuple):
+    """The examples of a split, grouped by class: class c holds rows offsets[c] to offsets[c] + counts[c].
+
+    `examples` [total, height, width, channel] uint8 images or [total, ...] float32 vectors;
+    `offsets` [class] int32, the first row of each class; `counts` [class] int32, its number of rows.
+    """
+
+    examples: Array
+    offsets: Array
+    counts: Array
+
+
+def from_arrays(examples: np.ndarray, labels: np.ndarray) -> ClassDataset:
+    """Group labelled examples by class and put them on the device.
+
+    `examples`: uint8 images [total, height, width, channel], or floats [total, ...] (kept as float32);
+    `labels` [total]: integers or names, in any order. The class index is the label's rank among the sorted
+    labels that occur; within a class the order is kept. Raises ValueError for shapes that do not fit, other
+    types, and floats that are not finite.
+    """
+    examples, labels = _checked_examples(np.asarray(examples)), np.asarray(labels)
+    if labels.shape != examples.shape[:1]:
+        raise ValueError(
+            f"from_arrays: labels of shape {labels.shape} for {examples.shape[0]} examples; give one label each, "
+            f"shape {examples.shape[:1]}"
+        )
+    if labels.dtype.kind not in "biuSU":
+        raise ValueError(
+            f"from_arrays: labels of type {labels.dtype}; give integers or names (regression targets do not "
+            "make classes: write a sampler, see jmeta.data.sources.sinusoid)"
+        )
+    _, class_index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if (np.diff(class_index) < 0).any():
+        examples = examples[np.argsort(class_index, kind="stable")]
+    offsets = np.cumsum(counts) - counts
+    return ClassDataset(
+        jnp.asarray(examples), jnp.asarray(offsets, jnp.int32), jnp.asarray(counts, jnp.int32)
+    )
+
+
+def _checked_examples(examples: np.ndarray) -> np.ndarray:
+    if examples.ndim < 2 or examples.size == 0:
+        raise ValueError(
+            f"from_arrays: examples of shape {examples.shape}; expected [total, height, width, channel] images or "
+            "[total, feature] vectors, and at least one"
+        )
+    if examples.dtype == np.uint8:
+        if examples.ndim == 3:
+            raise ValueError(
+                f"from_arrays: uint8 images of shape {examples.shape} have no channel axis; give "
+                "examples[..., None]"
+            )
+        return examples
+    if examples.dtype.kind != "f":
+        raise ValueError(
+            f"from_arrays: examples of type {examples.dtype}; give uint8 images (0 to 255) or float vectors"
+        )
+    if not np.isfinite(examples).all():
+        raise ValueError("from_arrays: the examples hold NaN or infinity; remove or replace those rows")
+    return examples.astype(np.float32)
