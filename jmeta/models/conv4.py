@@ -1,0 +1,44 @@
+"""Conv-4, the four-layer convolutional network of few-shot learning (Vinyals et al. 2016; 003 App. E.5)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jmeta.models.bridge import from_linen
+from jmeta.models.layers import Conv, Weights, batch_norm, max_pool
+from jmeta.types import Array, Model
+
+
+class _Conv4(nn.Module):
+    filters: int
+    weights: Weights
+    normalise_features: bool
+    head: int | None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
+        for layer in range(4):
+            x = Conv(self.filters, weights=self.weights, name=f"conv_{layer}")(x)
+            x = max_pool(nn.relu(batch_norm(x, train=train, mask=mask, name=f"norm_{layer}")))
+        x = x.reshape(x.shape[0], -1)
+        if self.normalise_features:
+            x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
+        return x if self.head is None else nn.Dense(self.head, dtype=x.dtype, name="head")(x)
+
+
+def conv4(
+    *,
+    filters: int = 64,
+    weights: Weights = "shared",
+    normalise_features: bool = False,
+    head: int | None = None,
+) -> Model:
+    """Four blocks of 3x3 convolution with `filters` channels, batch normalisation, ReLU and 2x2 max pooling.
+
+    Images [image, height, width, channel] become features [image, d], d = filters (height // 16) (width //
+    16): 1,600 for 84x84 images and 64 filters. `normalise_features` divides them by sqrt(d) (an option of
+    003's code); `head` adds a linear classifier with that many outputs. `weights="per_task"` says that each
+    task will have weights of its own, which chooses another primitive on some devices and changes no number.
+    """
+    return from_linen(_Conv4(filters, weights, normalise_features, head))
