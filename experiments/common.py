@@ -91,7 +91,12 @@ SHARED = {
     "download": Flag("boolean", False, "download the dataset's archives where they are missing"),
     "validation_tasks": Flag("integer", 200, "tasks of a validation"),
     "log_every": Flag("integer", 50, "outer updates between lines of metrics.jsonl"),
-    "backbone": Flag("enum", "conv4", "the network", ("conv4", "resnet12", "mlp", "identity")),
+    "backbone": Flag(
+        "enum",
+        None,
+        "the network [conv4; mlp for sinusoid, identity for features]",
+        ("conv4", "resnet12", "mlp", "identity"),
+    ),
     "filters": Flag("integer", 64, "channels of conv4; width of mlp"),
     "optimizer": Flag("enum", "sgd", "outer optimiser; sgd has Nesterov momentum 0.9", ("sgd", "adam")),
     "learning_rate_drops": Flag("string", "", "later learning rates as step:rate,step:rate"),

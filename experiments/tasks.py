@@ -1,0 +1,95 @@
+"""From the flags of data and network to samplers of tasks and the network's settings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from jmeta.data.catalog import dataset
+
+from experiments.common import parse_drops
+from jmeta.data.source import Dataset
+
+
+def open_dataset(settings: SimpleNamespace) -> Dataset:
+    """The dataset of `--dataset` with the flags that it understands."""
+
+    options = {
+        name: getattr(settings, name)
+        for name in ("data_dir", "image_size", "split", "download")
+        if getattr(settings, name)
+    }
+    return dataset(settings.dataset, **options)
+
+
+def samplers(source: Dataset, settings: SimpleNamespace) -> dict[str, Any]:
+    """Samplers of training, validation and test tasks; only training tasks are rotated and augmented."""
+    size = {"shot": settings.shot, "query": settings.query}
+    if settings.dataset != "sinusoid":
+        size["way"] = settings.way
+    varied: dict[str, Any] = {}
+    if settings.rotations:
+        varied["rotations"] = True
+    if settings.augment != "none":
+        varied["transform"] = settings.augment
+    return {
+        "train": source.episodes("train", **size, **varied),
+        "validation": source.episodes("validation", **size),
+        "test": source.episodes("test", **size),
+    }
+
+
+def backbone(settings: SimpleNamespace) -> str:
+    """`--backbone`, or what suits the data."""
+    suited = {"features": "identity", "sinusoid": "mlp"}
+    return settings.backbone or suited.get(settings.dataset, "conv4")
+
+
+def model_recipe(settings: SimpleNamespace) -> dict[str, Any]:
+    """Name and settings of the network, for `jmeta.models.catalog.build`."""
+    name = backbone(settings)
+    recipe: dict[str, Any] = {"name": name}
+    if name == "conv4":
+        recipe["filters"] = settings.filters
+    if name == "mlp":
+        recipe["widths"] = [settings.filters] * 2
+    if name == "resnet12":
+        recipe["drop_block"] = settings.drop_block
+        recipe["global_pool"] = settings.global_pool
+    if getattr(settings, "normalise_features", False):
+        recipe["normalise_features"] = True
+    return recipe
+
+
+def optimiser_recipe(settings: SimpleNamespace) -> dict[str, Any]:
+    """Settings of the outer optimiser, for `jmeta.outer.optimiser.optimiser`."""
+    return {
+        "name": settings.optimizer,
+        "learning_rate": settings.learning_rate,
+        "drops": parse_drops(settings.learning_rate_drops),
+        "weight_decay": settings.weight_decay,
+        "clip_norm": settings.clip_norm,
+    }
+
+
+def stray(settings: SimpleNamespace) -> dict[str, str]:
+    """Flags of data and network that the chosen dataset and backbone do not use, and why."""
+    data, network = settings.dataset, backbone(settings)
+    reasons: dict[str, str] = {}
+    for names, where, why in (
+        ("data_dir download", data in ("glyphs", "sinusoid"), f"{data} is made, not read"),
+        ("split", data not in ("omniglot", "folder", "features"), f"{data} has one split"),
+        ("image_size rotations augment", data in ("features", "sinusoid"), f"{data} has no images"),
+        ("image_size", data == "glyphs", "glyphs are drawn at 28x28"),
+        ("way", data == "sinusoid", "a sinusoid is a regression"),
+        ("label_smoothing", data == "sinusoid", "a regression has no labels"),
+        ("filters", network in ("resnet12", "identity"), f"the widths of {network} are fixed"),
+        ("drop_block global_pool", network != "resnet12", f"{network} has none"),
+        ("normalise_features", network == "identity", "the features are given"),
+        ("learning_rate weight_decay clip_norm learning_rate_drops optimizer meta_batch steps max_minutes "
+         "eval_every validation_tasks checkpoint_every log_every rotations augment",
+         settings.eval_only, "--eval_only trains nothing"),
+    ):  # fmt: skip
+        if where:
+            reasons |= dict.fromkeys(names.split(), why)
+    return reasons
