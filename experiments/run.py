@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jmeta.outer.checkpoint import Checkpoints
-from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
-from jmeta.outer.mesh import replicate, start_distributed, task_mesh
-from jmeta.outer.metrics_log import MetricsLog, read_metrics
 
 from experiments.common import UsageError, default_workdir, identity, write_json
 from jmeta.data.source import Dataset
 from jmeta.metrics import summarise
+from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.load import build, load
+from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
+from jmeta.outer.mesh import replicate, start_distributed, task_mesh
+from jmeta.outer.metrics_log import MetricsLog, read_metrics
 from jmeta.outer.play import predict
 from jmeta.report import figures
 from jmeta.types import Learner, LearnerState, PyTree, Task

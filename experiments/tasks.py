@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
-
-from jmeta.data.catalog import dataset
+from typing import TYPE_CHECKING, Any
 
 from experiments.common import parse_drops
-from jmeta.data.source import Dataset
+
+if TYPE_CHECKING:
+    from jmeta.data.source import Dataset
 
 
 def open_dataset(settings: SimpleNamespace) -> Dataset:
     """The dataset of `--dataset` with the flags that it understands."""
+    from jmeta.data.catalog import dataset
 
     options = {
         name: getattr(settings, name)
