@@ -14,10 +14,19 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jmeta.types import Array, Key, Model, PyTree
 
 Norm = Literal["batch", "support", "running", "per_step"]
+
+
+START = 1024.0  # far above the statistics of usual activations, so that rounding does not blur the momentum
+
+
+def is_average(leaf: Array) -> bool:
+    """Whether a leaf of a model state is a running average (it is floating) and not a counter or a key."""
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def check_norm(norm: str) -> None:
@@ -58,30 +67,25 @@ def support_state(
 ) -> PyTree:
     """A model state whose running statistics are the batch statistics of `x` [example, ...].
 
-    A running average s becomes m s + (1 - m) batch, whatever m the network has. So a pass from s = 0 gives
-    (1 - m) batch, and its derivative in the direction of ones is m. Leaves that are not floating, and those
-    that the pass leaves alone (m = 1), keep their value. Differentiable in `params` and `x`.
+    A training pass turns a running average s into m s + (1 - m) batch. Two passes, from s = 0 and from a
+    large s, give m, whatever it is in this network, and with it the batch's share; the compiler merges what
+    they have in common, which is all but the averages. Leaves that are not floating, and those that a pass
+    leaves alone (m = 1), keep their value. Differentiable in `params` and `x` as far as the network's running
+    averages are: those of flax linen and of `jmeta.models` are, those of flax nnx stop the gradient.
     """
-    leaves, structure = jax.tree.flatten(state)
-    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
 
-    def one_pass(averages: list[Array]) -> list[Array]:
-        rest = iter(averages)
-        start = [next(rest) if is_float else leaf for leaf, is_float in zip(leaves, floating)]
-        _, updated = model.apply(
-            params, jax.tree.unflatten(structure, start), x, train=True, key=key, mask=mask
-        )
-        return [leaf for leaf, is_float in zip(jax.tree.leaves(updated), floating) if is_float]
+    def averages_from(start: float) -> PyTree:
+        filled = jax.tree.map(lambda leaf: jnp.full_like(leaf, start) if is_average(leaf) else leaf, state)
+        return model.apply(params, filled, x, train=True, key=key, mask=mask)[1]
 
-    averages = [leaf for leaf, is_float in zip(leaves, floating) if is_float]
-    zeros, ones = jax.tree.map(jnp.zeros_like, averages), jax.tree.map(jnp.ones_like, averages)
-    share, momentum = jax.jvp(one_pass, (zeros,), (ones,))
-    batch = iter(
-        jnp.where(m == 1, old, s / jnp.where(m == 1, 1, 1 - m))
-        for old, s, m in zip(averages, share, momentum)
-    )
-    found = [next(batch) if is_float else leaf for leaf, is_float in zip(leaves, floating)]
-    return jax.tree.unflatten(structure, found)
+    def batch_statistic(old: Array, low: Array, high: Array) -> Array:
+        if not is_average(old):
+            return old
+        momentum = lax.stop_gradient(high - low) / START
+        kept = momentum == 1
+        return jnp.where(kept, old, low / jnp.where(kept, 1, 1 - momentum))
+
+    return jax.tree.map(batch_statistic, state, averages_from(0.0), averages_from(START))
 
 
 def stack_state(state: PyTree, steps: int) -> PyTree:
