@@ -1,0 +1,31 @@
+# `make demo` and `make test` do everything on a machine with Python >= 3.11 and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test quick lint clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"jmeta needs Python 3.11, this is {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# COMLN on the embedded characters: a few minutes on two CPU cores; ends with the accuracy and the figures.
+demo: $(VENV)/ready
+	$(BIN)/python -m experiments.comln --preset=demo --workdir=runs/demo
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+# The suite without the slow tests.
+quick: $(VENV)/ready
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
