@@ -111,9 +111,8 @@ def scaling(
             values = [point[quantity] * scale for point in points if _positive(point, quantity)]
             if limit is not None:
                 values.append(limit * scale)
-                panel.axhline(
-                    limit * scale, color=_MUTED, linestyle="--", linewidth=1, label="limit of the runs"
-                )
+                panel.axhline(limit * scale, color=_MUTED, linestyle="--", linewidth=1, label="limit")
+            panel.plot([], [], "x", color=_MUTED, markersize=7, markeredgewidth=2, label="stopped")
             _log_axis(panel, "x", horizons)
             _log_axis(panel, "y", values)
             panel.set(xlabel="horizon $T$", ylabel=label)
@@ -151,9 +150,9 @@ def episode(
     row_pitch, start = 1.34, _PITCH * max(map(len, supports), default=0) + 0.5
     real = query_labels >= 0
     right = predictions == query_labels
-    width, height = start + _PITCH * max(map(len, queries), default=0), row_pitch * len(ways)
+    width = start + max(_PITCH * max(map(len, queries), default=0), 3)  # 3: room for the title
     with _figure(path) as figure:
-        panel = _canvas(figure, width, height, left=0.6, top=0.45)
+        panel = _canvas(figure, width, row_pitch * len(ways), left=0.6, top=0.32)
         for row, way in enumerate(ways):
             top = row_pitch * row
             panel.text(-0.2, top + 0.5, f"way {way}", ha="right", va="center")
@@ -253,7 +252,7 @@ def _draw_validation(panel: Any, steps: np.ndarray, values: np.ndarray) -> None:
 
 
 def _whole_steps(panel: Any) -> None:
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def _legend_above(figure: Any, panel: Any) -> None:

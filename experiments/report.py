@@ -1,0 +1,73 @@
+"""Runs beside the published numbers, on standard output and as report.md and report.csv.
+
+python -m experiments.report --workdirs=runs [--workdirs=other/a,other/b] [--output=runs]
+
+  --workdirs: workdirs of runs, folders of them or glob patterns in quotes; separated by commas; repeatable
+  --output:   the folder to write report.md and report.csv into [runs]
+
+A run without results.json is listed as unfinished, with its last step; one whose results.json cannot be used,
+as damaged. Exit status: 0 done; 2 for an unusable flag, a missing workdir or one without a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments.common import UsageError
+from jmeta.report import table
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the report that the command line asks for; the exit status."""
+    if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
+        print(__doc__.strip())
+        return 0
+    try:
+        patterns, output = _parse(argv)
+        runs = table.collect(table.find_workdirs(patterns))
+        markdown = table.to_markdown(runs)
+        output.mkdir(parents=True, exist_ok=True)
+        _write(output / "report.md", markdown)
+        _write(output / "report.csv", table.to_csv(runs))
+    except (UsageError, OSError) as error:
+        print(f"experiments.report: {error}", file=sys.stderr)
+        return 2
+    for run in runs:
+        if run.status == "damaged":
+            print(f"experiments.report: {run.workdir}: {run.note}", file=sys.stderr)
+    print(markdown)
+    print(f"written to {output / 'report.md'} and {output / 'report.csv'}", file=sys.stderr)
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> tuple[list[str], Path]:
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string("workdirs", [], "workdirs, folders of them or patterns", flag_values=values)
+    flags.DEFINE_string("output", "runs", "the folder to write into", flag_values=values)
+    try:
+        rest = values(list(argv))[1:]
+    except flags.Error as error:
+        raise UsageError(f"{error}; --help lists the flags") from None
+    if rest:
+        raise UsageError(
+            f"unexpected argument {rest[0]!r}; flags are written --name=value, patterns in quotes"
+        )
+    patterns = [part for text in values.workdirs for part in text.split(",") if part]
+    if not patterns:
+        raise UsageError("no --workdirs; give the --workdir of a run, a folder of runs or a pattern")
+    return patterns, Path(values.output)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

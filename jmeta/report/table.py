@@ -1,0 +1,267 @@
+"""Runs beside the published numbers: collected from their workdirs, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from glob import glob
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jmeta.report.published import Row, papers, published, setting
+
+_RUN_HOLDS = ("results.json", "config.json", "metrics.jsonl", "checkpoints")
+_COLUMNS = (
+    "workdir", "status", "step", "planned_steps", "experiment", "algorithm", "preset", "dataset", "backbone",
+    "way", "shot", "seed", "norm", "tasks", "tasks_per_second", "metric", "mean", "ci95", "paper", "table",
+    "paper_method", "paper_mean", "paper_ci95", "difference", "difference_ci95", "note",
+)  # fmt: skip
+
+_COPIED = ("experiment", "algorithm", "preset", "dataset", "backbone", "way", "shot", "seed")
+
+
+class Run(NamedTuple):
+    """A workdir and what it says.
+
+    `status`: "finished", "unfinished" (no results.json) or "damaged" (one that cannot be used; `note` says
+    why); `step`: the last outer update that was logged, None for none; `results`: results.json, empty unless
+    finished; `flags`: what config.json says, empty where it is missing.
+    """
+
+    workdir: str
+    status: str
+    step: int | None
+    results: dict[str, Any]
+    flags: dict[str, Any]
+    note: str = ""
+
+
+def find_workdirs(patterns: Iterable[str]) -> list[Path]:
+    """Workdirs of the runs in folders or glob patterns: each folder itself, else all the runs below it.
+
+    Raises FileNotFoundError, in one line, for a pattern that names no folder or under which there is no run.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        exists = Path(pattern).exists()
+        folders = [Path(pattern)] if exists else [Path(match) for match in sorted(glob(pattern))]
+        if not folders:
+            raise FileNotFoundError(f"{pattern}: no such workdir; give the --workdir of a run, or a pattern")
+        runs = [run for folder in folders if folder.is_dir() for run in _runs_in(folder)]
+        if not runs:
+            raise FileNotFoundError(f"{pattern}: no run in it; a run holds one of {', '.join(_RUN_HOLDS)}")
+        found.update(dict.fromkeys(runs))
+    return list(found)
+
+
+def collect(workdirs: Iterable[Path]) -> list[Run]:
+    """Read every workdir; what is missing or damaged makes a run of that status, never an error."""
+    return [_read(Path(workdir)) for workdir in workdirs]
+
+
+def compare(run: Run) -> dict[str, Any]:
+    """A run and the published row it stands against as one flat record (the columns of the CSV).
+
+    `mean` and `ci95` are in percent for accuracy, else as measured. `difference` is ours less the paper's;
+    `difference_ci95`, the root of the sum of both squared intervals, holds for independent test tasks. Raises
+    KeyError, TypeError or ValueError where results.json lacks a metric's mean or interval.
+    """
+    evaluation, row = run.results.get("eval", {}), run.results.get("published") or {}
+    record: dict[str, Any] = dict.fromkeys(_COLUMNS)
+    record |= {name: run.results.get(name, run.flags.get(name)) for name in _COPIED}
+    record |= {"workdir": run.workdir, "status": run.status, "step": run.step, "note": run.note}
+    record["planned_steps"] = run.flags.get("steps")
+    record |= {"norm": evaluation.get("norm", run.flags.get("norm")), "tasks": evaluation.get("tasks")}
+    record["tasks_per_second"] = (run.results.get("train") or {}).get("tasks_per_second")
+    if run.status != "finished":
+        return record
+    metric, ours = _measured(run.results)
+    record |= {"metric": metric, **ours}
+    theirs = row.get(metric)
+    if theirs:
+        record |= {"paper": row.get("paper"), "table": row.get("table"), "paper_method": _method(row)}
+        record |= {"paper_mean": theirs["mean"], "paper_ci95": theirs["ci95"]}
+        record["difference"] = round(ours["mean"] - theirs["mean"], 6)
+        record["difference_ci95"] = round(math.hypot(ours["ci95"], theirs["ci95"]), 6)
+    return record
+
+
+def to_csv(runs: Sequence[Run]) -> str:
+    """The runs as CSV, a line each, with the columns of `compare`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(compare(run) for run in runs)
+    return text.getvalue()
+
+
+def to_markdown(runs: Sequence[Run]) -> str:
+    """The runs as Markdown: beside their published rows, those without results, and the papers' tables."""
+    parts = ["# Runs beside the published numbers", _finished_table(runs), _others(runs)]
+    for paper, content in papers().items():
+        parts += [_paper_table(paper, table, runs) for table in content["tables"]]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if any((folder / name).exists() for name in _RUN_HOLDS):
+        return [folder]
+    return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _runs_in(inner)]
+
+
+def _read(workdir: Path) -> Run:
+    name, flags, step = str(workdir), _flags(workdir), _last_step(workdir)
+    try:
+        results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+        run = Run(name, "finished", results.get("steps", step), results, flags)
+        compare(run)
+    except FileNotFoundError:
+        return Run(name, "unfinished", step, {}, flags, "no results.json")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        what = f"{type(error).__name__}: {error}"
+        return Run(name, "damaged", step, {}, flags, f"results.json cannot be used ({what}); run it again")
+    return run
+
+
+def _flags(workdir: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        return {**config.get("identity", {}), **config["flags"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _last_step(workdir: Path) -> int | None:
+    """The step of the last whole line of metrics.jsonl: a killed run may have left half a line."""
+    try:
+        lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _measured(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """Accuracy in percent, or else the first metric: its name and {"mean", "ci95"}."""
+    metrics = results["eval"]["metrics"]
+    if not metrics:
+        raise ValueError("it holds no metric")
+    metric = "accuracy" if "accuracy" in metrics else next(iter(metrics))
+    scale = 100.0 if metric == "accuracy" else 1.0
+    ours = {name: scale * float(metrics[metric][name]) for name in ("mean", "ci95")}
+    if not all(map(math.isfinite, ours.values())):
+        raise ValueError(f"its {metric} is not finite")
+    return metric, ours
+
+
+def _finished_table(runs: Sequence[Run]) -> str:
+    head = [
+        "workdir",
+        "algorithm",
+        "setting",
+        "norm",
+        "steps",
+        "metric",
+        "ours",
+        "paper",
+        "difference",
+        "source",
+    ]
+    rows = []
+    for record in (compare(run) for run in runs if run.status == "finished"):
+        source = f"{record['paper'].upper()} Table {record['table']}" if record["paper"] else ""
+        metric = "accuracy (%)" if record["metric"] == "accuracy" else record["metric"]
+        ours = _pm(record["mean"], record["ci95"])
+        theirs = _pm(record["paper_mean"], record["paper_ci95"])
+        difference = _pm(record["difference"], record["difference_ci95"], "+")
+        run = [f"`{record['workdir']}`", record["algorithm"], _setting_of(record), record["norm"]]
+        rows.append([*run, _steps(record), metric, ours, theirs, difference, source])
+    if not rows:
+        return ""
+    note = (
+        "Mean ± 95 % interval over the test tasks; difference: ours less the paper's, with the interval that "
+        "holds for independent test tasks."
+    )
+    return f"{note}\n\n{_table(head, rows)}"
+
+
+def _others(runs: Sequence[Run]) -> str:
+    lines = []
+    for run, record in ((run, compare(run)) for run in runs if run.status != "finished"):
+        last = "no step logged" if run.step is None else f"last logged step {_steps(record)}"
+        what = "" if run.status == "unfinished" else f"; {run.note}"
+        lines.append(f"- `{run.workdir}`: {run.status}, {last}{what}")
+    return "\n".join(["## Without results", "", *lines]) if lines else ""
+
+
+def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
+    """A published table with our runs beneath the rows they reproduce."""
+    rows, content = published(paper, table), papers()[paper]
+    columns = list(dict.fromkeys((row["dataset"], row["way"], row["shot"]) for row in rows))
+    ours = _ours_by_setting(runs)
+    lines: dict[tuple[str, str], dict[Any, Row]] = {}
+    for row in rows:
+        column = row["dataset"], row["way"], row["shot"]
+        lines.setdefault((_method(row), row["backbone"]), {})[column] = row
+    body = []
+    for (method, backbone), cells in lines.items():
+        body.append([method, backbone, *(_published_cell(cells.get(column)) for column in columns)])
+        mine = [ours.get(setting(cells[column]), []) if column in cells else [] for column in columns]
+        body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
+    head = ["method", "backbone", *(f"{dataset} {way}-way {shot}-shot" for dataset, way, shot in columns)]
+    title = f"## {paper.upper()} Table {table}: {content['tables'][table]['caption']}"
+    legend = f"Accuracy (%), {content['evaluation']} ({content['authors']}, {content['venue']})."
+    if any(row["origin"] == "official_code" for row in rows):
+        legend += " †: run by the authors with the method's official code."
+    return f"{title}\n\n{legend}\n\n{_table(head, body)}"
+
+
+def _ours_by_setting(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[str]]:
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for run in runs:
+        record = compare(run)
+        if record["paper"]:
+            cell = f"**{_pm(record['mean'], record['ci95'])}** (`{run.workdir}`)"
+            found.setdefault(setting(run.results["published"]), []).append(cell)
+    return found
+
+
+def _published_cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    mark = " †" if row["origin"] == "official_code" else ""
+    return _pm(row["accuracy"]["mean"], row["accuracy"]["ci95"]) + mark
+
+
+def _method(row: Row) -> str:
+    return f"{row['method']} ({row['variant']})" if row.get("variant") else str(row["method"])
+
+
+def _setting_of(record: dict[str, Any]) -> str:
+    episode = [f"{record[name]}-{name}" for name in ("way", "shot") if record[name] is not None]
+    return " ".join(str(part) for part in (record["dataset"], record["backbone"], *episode) if part)
+
+
+def _steps(record: dict[str, Any]) -> str:
+    step, planned = record["step"], record["planned_steps"]
+    return f"{step} of {planned}" if planned is not None and step != planned else str(step)
+
+
+def _pm(mean: float | None, ci95: float | None, sign: str = "") -> str:
+    return "" if mean is None or ci95 is None else f"{mean:{sign}.2f} ± {ci95:.2f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    def line(cells: Sequence[Any]) -> str:
+        shown = ("" if cell is None else str(cell).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(shown)} |"
+
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
