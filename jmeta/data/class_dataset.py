@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jmeta.types import Array
@@ -15,15 +14,16 @@ class ClassDataset(NamedTuple):
 
     `examples` [total, height, width, channel] uint8 images or [total, ...] float32 vectors;
     `offsets` [class] int32, the first row of each class; `counts` [class] int32, its number of rows.
+    The arrays may lie in host memory: `jmeta.data.episodes.episodes` puts them on the device.
     """
 
-    examples: Array
-    offsets: Array
-    counts: Array
+    examples: Array | np.ndarray
+    offsets: Array | np.ndarray
+    counts: Array | np.ndarray
 
 
 def from_arrays(examples: np.ndarray, labels: np.ndarray) -> ClassDataset:
-    """Group labelled examples by class and put them on the device.
+    """Group labelled examples by class, in host memory.
 
     `examples`: uint8 images [total, height, width, channel], or floats [total, ...] (kept as float32);
     `labels` [total]: integers or names, in any order. The class index is the label's rank among the sorted
@@ -33,8 +33,7 @@ def from_arrays(examples: np.ndarray, labels: np.ndarray) -> ClassDataset:
     examples, labels = _checked_examples(np.asarray(examples)), np.asarray(labels)
     if labels.shape != examples.shape[:1]:
         raise ValueError(
-            f"from_arrays: labels of shape {labels.shape} for {examples.shape[0]} examples; give one label each, "
-            f"shape {examples.shape[:1]}"
+            f"from_arrays: labels of shape {labels.shape} for {len(examples)} examples; give one label each"
         )
     if labels.dtype.kind not in "biuSU":
         raise ValueError(
@@ -45,16 +44,14 @@ def from_arrays(examples: np.ndarray, labels: np.ndarray) -> ClassDataset:
     if (np.diff(class_index) < 0).any():
         examples = examples[np.argsort(class_index, kind="stable")]
     offsets = np.cumsum(counts) - counts
-    return ClassDataset(
-        jnp.asarray(examples), jnp.asarray(offsets, jnp.int32), jnp.asarray(counts, jnp.int32)
-    )
+    return ClassDataset(examples, offsets.astype(np.int32), counts.astype(np.int32))
 
 
 def _checked_examples(examples: np.ndarray) -> np.ndarray:
     if examples.ndim < 2 or examples.size == 0:
         raise ValueError(
-            f"from_arrays: examples of shape {examples.shape}; expected [total, height, width, channel] images or "
-            "[total, feature] vectors, and at least one"
+            f"from_arrays: examples of shape {examples.shape}; expected at least one, as images "
+            "[total, height, width, channel] or vectors [total, feature]"
         )
     if examples.dtype == np.uint8:
         if examples.ndim == 3:

@@ -1,0 +1,118 @@
+"""Augmentations of images: pure functions of a key and images, composed by `chain` and chosen by name.
+
+All take float images [example, height, width, channel] in 0..1 and return the same shape, with an
+independent draw for every example. Whether to augment is the caller's choice: only in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jmeta.types import Array, Key
+
+Transform = Callable[[Key, Array], Array]
+
+GREY = (0.299, 0.587, 0.114)  # luminance of red, green and blue, ITU-R BT.601
+
+
+def chain(*transforms: Transform) -> Transform:
+    """Compose transforms, the first one applied first, each with a key of its own."""
+
+    def composed(key: Key, images: Array) -> Array:
+        for index, transform in enumerate(transforms):
+            images = transform(jax.random.fold_in(key, index), images)
+        return images
+
+    return composed
+
+
+def normalise(mean: float | Sequence[float], std: float | Sequence[float]) -> Transform:
+    """Make (images - mean) / std, with one number, or one a channel; draws nothing."""
+
+    def transform(key: Key, images: Array) -> Array:
+        shape = (1,) * (images.ndim - 1) + (-1,)
+        centre, scale = (jnp.asarray(value, images.dtype).reshape(shape) for value in (mean, std))
+        return (images - centre) / scale
+
+    return transform
+
+
+def horizontal_flip(key: Key, images: Array) -> Array:
+    """Mirror each image left to right with probability one half."""
+    flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def random_crop(padding: int) -> Transform:
+    """Make a crop at a uniform place of the image padded with zeros: a shift by up to `padding` pixels."""
+
+    def transform(key: Key, images: Array) -> Array:
+        edge = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        starts = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1, jnp.int32)
+
+        def crop(image: Array, start: Array) -> Array:
+            return lax.dynamic_slice(image, (start[0], start[1], jnp.int32(0)), images.shape[1:])
+
+        return jax.vmap(crop)(jnp.pad(images, edge), starts)
+
+    return transform
+
+
+def colour_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4) -> Transform:
+    """Make random changes of brightness, contrast and saturation, in random order, of 1 or 3 channels.
+
+    Each is a blend f x + (1 - f) reference, clipped to 0..1, with f uniform in 1 - strength..1 + strength;
+    the reference is black, the mean luminance of the image, and the luminance of each pixel.
+    """
+    strengths = (brightness, contrast, saturation)
+
+    def jitter(key: Key, image: Array) -> Array:
+        order_key, factor_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, 3)
+        strength = jnp.asarray(strengths, image.dtype)
+        factors = jax.random.uniform(factor_key, (3,), image.dtype, 1 - strength, 1 + strength)
+        for which in order:
+            luminance = _luminance(image)
+            mean = jnp.broadcast_to(luminance.mean(), luminance.shape)
+            reference = jnp.where(which == 0, 0, jnp.where(which == 1, mean, luminance))
+            image = jnp.clip(factors[which] * image + (1 - factors[which]) * reference, 0, 1)
+        return image
+
+    return lambda key, images: jax.vmap(jitter)(jax.random.split(key, images.shape[0]), images)
+
+
+def _luminance(image: Array) -> Array:
+    """Luminance [height, width, 1] of an image [height, width, channel]."""
+    if image.shape[-1] == 1:
+        return image
+    if image.shape[-1] != 3:
+        raise ValueError(f"colour_jitter: images of {image.shape[-1]} channels; expected 1 or 3")
+    weights = jnp.asarray(GREY, image.dtype)[None, None, :]
+    return (image * weights).sum(-1, keepdims=True)
+
+
+def crop_flip_jitter(key: Key, images: Array) -> Array:
+    """Crop with padding, jitter the colours, mirror: the training of Lee et al. (2019, MetaOptNet) on
+    CIFAR-FS and mini ImageNet. The padding is 4 pixels below a side of 64 (32 x 32), else 8 (84 x 84)."""
+    padding = 4 if images.shape[1] < 64 else 8
+    return chain(random_crop(padding), colour_jitter(), horizontal_flip)(key, images)
+
+
+NAMED: dict[str, Transform | None] = {
+    "none": None,
+    "crop_flip_jitter": crop_flip_jitter,
+}
+
+
+def named(name: str) -> Transform | None:
+    """Return the augmentation of that name, None for "none", as the flag --augment takes it.
+
+    Raises ValueError for a name that does not exist.
+    """
+    if name not in NAMED:
+        raise ValueError(f"augmentation {name!r} is none of {', '.join(NAMED)}")
+    return NAMED[name]
