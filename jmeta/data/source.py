@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
 
 from jmeta.types import Key, Task
 
@@ -44,24 +46,27 @@ class Dataset(NamedTuple):
     splits: Mapping[str, ClassDataset] = {}
 
 
-def check_split(split: str, available: Mapping[str, Any] | tuple[str, ...] = SPLITS) -> str:
+def check_split(split: str, available: Iterable[str] = SPLITS) -> str:
     """Return `split`, or raise ValueError where it is none of `available`."""
-    if split not in available:
-        raise ValueError(f"split {split!r} is none of {', '.join(available)}")
+    if split not in (known := tuple(available)):
+        raise ValueError(f"split {split!r} is none of {', '.join(known)}")
     return split
 
 
 def from_splits(info: DatasetInfo, splits: Mapping[str, ClassDataset]) -> Dataset:
     """Make a `Dataset` of arrays grouped by class.
 
-    `splits` maps "train", "validation" and "test" to a ClassDataset each. The returned `episodes` passes its
-    options to `jmeta.data.episodes.episodes`, and raises ValueError for an unknown split or an episode that
-    asks for more classes or examples than there are.
+    `splits` maps "train", "validation" and "test" to a ClassDataset each, in host memory: a split goes to the
+    device when episodes are first drawn from it. The returned `episodes` passes its options to
+    `jmeta.data.episodes.episodes`, and raises ValueError for an unknown split or an episode that asks for
+    more classes or examples than there are.
     """
-    return Dataset(info, partial(_episodes, dict(splits)), dict(splits))
+    splits = dict(splits)
+    on_device = cache(lambda split: jax.device_put(splits[check_split(split, splits)]))
 
+    def episodes(split: str, **options: Any) -> Sampler:
+        from jmeta.data.episodes import episodes  # which imports this module
 
-def _episodes(splits: Mapping[str, ClassDataset], split: str, **options: Any) -> Sampler:
-    from jmeta.data.episodes import episodes
+        return episodes(on_device(split), **options)
 
-    return episodes(splits[check_split(split, splits)], **options)
+    return Dataset(info, episodes, splits)

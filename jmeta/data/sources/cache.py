@@ -1,0 +1,88 @@
+"""Decoded images kept on disk: Omniglot takes seconds to decode and milliseconds to map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jmeta.data.sources.images import ImageClasses
+from jmeta.data.sources.store import walk
+
+_FORMAT = 1  # of what is kept and of how it was decoded; a change makes the old files unused
+
+
+def cached(
+    paths: Sequence[Path],
+    settings: dict[str, Any],
+    build: Callable[[], ImageClasses],
+    cache: bool | str | os.PathLike[str] = True,
+) -> ImageClasses:
+    """Return `build()`, kept from an earlier call with the same `settings` and unchanged files under `paths`.
+
+    `cache`: True keeps it under $XDG_CACHE_HOME/jmeta (by default ~/.cache/jmeta), a path under that folder,
+    False nowhere. Entries are written whole and may be deleted at any time; one that is damaged, or a folder
+    that cannot be written, costs time and nothing else.
+    """
+    if cache is False:
+        return build()
+    digest = _digest(paths, settings)
+    entry = (_default_folder() if cache is True else Path(cache)) / f"{settings['name']}-{digest}"
+    kept = _read(entry)
+    if kept is None:
+        kept = build()
+        _write(entry, kept)
+    return kept
+
+
+def _default_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jmeta"
+
+
+def _digest(paths: Sequence[Path], settings: dict[str, Any]) -> str:
+    hashed = hashlib.sha256(json.dumps([_FORMAT, settings], sort_keys=True).encode())
+    for path in paths:
+        hashed.update(f"{path.resolve()}\n".encode())
+        for name in sorted(walk(path)[0]) if path.is_dir() else [""]:
+            status = os.stat(path / name)
+            hashed.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return hashed.hexdigest()[:20]
+
+
+def _read(entry: Path) -> ImageClasses | None:
+    try:
+        index = json.loads((entry / "index.json").read_text("utf-8"))
+        examples = np.load(entry / "examples.npy", mmap_mode="r", allow_pickle=False)
+        whole = list(examples.shape) == index["shape"] and examples.dtype == np.uint8
+        fields = (tuple(index[field]) for field in ("classes", "counts", "notes"))
+        return ImageClasses(examples, *fields) if whole else None
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _write(entry: Path, images: ImageClasses) -> None:
+    temporary = None
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
+        np.save(temporary / "examples.npy", images.examples, allow_pickle=False)
+        index = {"shape": images.examples.shape, **images._asdict()}
+        del index["examples"]
+        (temporary / "index.json").write_text(json.dumps(index), "utf-8")
+        if _read(entry) is None:
+            shutil.rmtree(entry, ignore_errors=True)  # damaged
+        os.replace(temporary, entry)
+    except OSError as error:
+        if _read(entry) is None:  # or else another process was faster
+            logging.warning("decoded images are not kept: %s", error)
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""Builders for tensorflow-datasets that need no tensorflow: Omniglot and CIFAR-100.
+
+The stock builders cannot prepare without tensorflow; these unpack by themselves and keep the images as their
+files. Importing this module registers them as jmeta_omniglot and jmeta_cifar100.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jmeta.data.errors import DataError
+from jmeta.data.sources import cifar, omniglot
+from jmeta.data.sources.authors import URLS
+from jmeta.data.sources.images import File
+from jmeta.data.sources.store import open_store
+from jmeta.data.splits import published
+
+Examples = Iterator[tuple[str, dict[str, Any]]]
+
+
+class JmetaOmniglot(tfds.core.GeneratorBasedBuilder):
+    """Omniglot as its authors drew it: "train" is the background set, "test" the evaluation set."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    ARCHIVES = ("images_background.zip", "images_evaluation.zip")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {omniglot.EXPECTED} there, or nothing: then they are downloaded."
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        lists = published("omniglot_lake")
+        return _describe(
+            self,
+            "1623 handwritten characters of 50 alphabets, 20 drawings each, 1-bit images of 105x105 pixels.",
+            (105, 105, 1),
+            sorted(name for names in lists.values() for name in names),
+            "https://github.com/brendenlake/omniglot",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        background, evaluation = _archives(dl_manager, omniglot.find, self.ARCHIVES)
+        return {"train": self._generate_examples(background), "test": self._generate_examples(evaluation)}
+
+    def _generate_examples(self, path: Path) -> Examples:
+        yield from _examples(omniglot.by_character(open_store(path)))
+
+
+class JmetaCifar100(tfds.core.GeneratorBasedBuilder):
+    """CIFAR-100 in its authors' training and test part, with the fine labels."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    ARCHIVES = ("cifar-100-binary.tar.gz",)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {cifar.EXPECTED} there, or nothing: then the first is downloaded."
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _describe(
+            self,
+            "60000 colour images of 32x32 pixels in 100 classes, 500 of each to train and 100 to test.",
+            (32, 32, 3),
+            cifar.class_names(),
+            "https://www.cs.toronto.edu/~kriz/cifar.html",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        (found,) = _archives(dl_manager, _find_cifar, self.ARCHIVES)
+        grouped = cifar.parts(found)
+        return {part: self._generate_examples(grouped[part]) for part in cifar.PARTS}
+
+    def _generate_examples(self, files: Mapping[str, Sequence[File]]) -> Examples:
+        yield from _examples(files)
+
+
+BUILDERS = {"jmeta_omniglot": JmetaOmniglot, "jmeta_cifar100": JmetaCifar100}
+
+
+def _describe(
+    builder: tfds.core.GeneratorBasedBuilder,
+    description: str,
+    shape: tuple[int, int, int],
+    classes: Sequence[str],
+    homepage: str,
+) -> tfds.core.DatasetInfo:
+    features = {
+        "image": tfds.features.Image(shape=shape),
+        "label": tfds.features.ClassLabel(names=classes),
+    }
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        features=tfds.features.FeaturesDict(features),
+        supervised_keys=("image", "label"),
+        homepage=homepage,
+    )
+
+
+def _find_cifar(folder: Path) -> tuple[Path, ...] | None:
+    found = cifar.find(folder)
+    return None if found is None else (found,)
+
+
+def _archives(dl_manager: Any, find: Any, archives: Sequence[str]) -> tuple[Path, ...]:
+    """Return the archives in the manual folder, or those downloaded where there is no manual folder."""
+    try:
+        manual = Path(dl_manager.manual_dir)
+    except AssertionError:  # none, or empty
+        downloaded = dl_manager.download({name: URLS[name] for name in archives})
+        return tuple(Path(downloaded[name]) for name in archives)
+    found = find(manual)
+    if found is None:
+        raise DataError("no archives found", manual, f"expected {' and '.join(archives)}")
+    return found
+
+
+def _examples(files: Mapping[str, Sequence[File]]) -> Examples:
+    for name, members in files.items():
+        for label, read in members:
+            raw = read()
+            # of pixels tensorflow-datasets would make a file by tensorflow, of a Pillow image by itself
+            image = Image.fromarray(raw) if isinstance(raw, np.ndarray) else io.BytesIO(raw)
+            yield label, {"image": image, "label": name}

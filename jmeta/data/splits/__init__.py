@@ -1,0 +1,51 @@
+"""The class splits of the literature, kept as data beside this file (README.md names the sources)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+ClassSplit = dict[str, tuple[str, ...]]
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return the list `name`, for instance "cifar_fs", as it is kept: a dictionary."""
+    return json.loads(resources.files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
+
+
+def published(name: str) -> ClassSplit:
+    """Return a published split, class names by "train", "validation" and "test" as far as it has them."""
+    lists = read(name)
+    return {
+        split: tuple(lists[key])
+        for split, key in (("train", "train"), ("validation", "val"), ("test", "test"))
+        if key in lists
+    }
+
+
+def lake() -> ClassSplit:
+    """Return the background/evaluation split of Omniglot (Lake et al. 2015).
+
+    A tenth of the background classes validate, chosen by `by_seed` with seed 0.
+    """
+    lists = published("omniglot_lake")
+    background = by_seed(lists["train"], 0, {"train": 0.9, "validation": 0.1})
+    return {**background, "test": lists["test"]}
+
+
+def by_seed(classes: Iterable[str], seed: int, shares: dict[str, float]) -> ClassSplit:
+    """Divide class names by a rule that depends on nothing but the names, the seed and the shares.
+
+    The classes are ordered by the SHA-256 of "<seed>:<name>"; the last of `shares` takes its share of them
+    (rounded to the nearest number, at least one) first, and the first of `shares` what is left.
+    """
+    ranked = sorted(classes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    total, split = len(ranked), {}
+    for name, share in reversed(list(shares.items())[1:]):
+        number = max(1, round(share * total))
+        split[name], ranked = tuple(sorted(ranked[:number])), ranked[number:]
+    split[next(iter(shares))] = tuple(sorted(ranked))
+    return {name: split[name] for name in shares}
