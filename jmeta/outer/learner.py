@@ -176,7 +176,7 @@ def _parts(tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None) -> tuple
     if total > count:
         tasks = jax.tree.map(lambda a: a[index % count], tasks)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-    weights = jnp.where(index < count, 1.0 / count, 0.0).astype(jnp.float32)
+    weights = jnp.where(index < count, 1.0 / count, 0.0)
     shape = (-1, chunk) if chunk else (1, total)
     parts = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), (tasks, keys, weights))
     return parts if mesh is None else _constrained(parts, mesh, PartitionSpec(None, "task"))
