@@ -1,71 +1,39 @@
-"""Adaptation in continuous time: a linear classifier follows the gradient flow of its loss up to a horizon."""
+"""Adaptation in continuous time: a linear classifier follows the gradient flow of its loss to a horizon.
+
+`dW/dt = -grad L(W)`, `W(0) = W0`, with L the mean cross-entropy of the support examples plus
+`ridge/2 ||W - W0||^2` (COMLN, paper 003, section 3.1). Methods differ in how the meta-gradient is found:
+
+- "adjoint": the flow in the space of its examples, and back over its checkpointed steps. The default.
+- "forward": the paper's forward sensitivities (sections 4.1 and 4.2).
+- "full": the flow of the weights themselves, differentiated; slow, the reference.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import diffrax
 import jax
 import jax.numpy as jnp
 
-from jmeta.inner.reduced import reduce, velocity
-from jmeta.types import Array, FlowInfo
+from jmeta.inner.integrate import Field, Integrate, Solution, adaptive, euler
+from jmeta.inner.reduced import initial_step, mask_ways, reduce, targets, velocity
+from jmeta.inner.rodas import Rodas
+from jmeta.inner.sensitivity import forward_flow
+from jmeta.types import Array, FlowInfo, PyTree
 
 Method = Literal["adjoint", "forward", "full"]
-_SOLVERS = {"tsit5": diffrax.Tsit5, "dopri5": diffrax.Dopri5, "kvaerno5": diffrax.Kvaerno5}
 
-
-def gradient_flow_with_info(
-    w0: Array,
-    features: Array,
-    labels: Array,
-    horizon: Array | float,
-    *,
-    method: Method = "adjoint",
-    solver: str | None = None,
-    step_size: float | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-6,
-    ridge: Array | float = 0.0,
-    mask: Array | None = None,
-    max_steps: int = 4096,
-    way_mask: Array | None = None,
-) -> tuple[Array, FlowInfo]:
-    """`gradient_flow`, and how it ended."""
-    if method != "adjoint":
-        raise ValueError(f"gradient_flow: method {method!r} is unknown; use 'adjoint'")
-    dtype = jnp.promote_types(jnp.result_type(w0, features), jnp.float32)
-    w0, features, labels = (jnp.asarray(a, dtype) for a in (w0, features, labels))
-    horizon, ridge = jnp.asarray(horizon, dtype), jnp.asarray(ridge, dtype)
-    if mask is not None:
-        features = jnp.where(mask[:, None] > 0, features, 0)
-        labels = jnp.where(mask[:, None] > 0, labels, 0)
-    flow = reduce(w0, features, labels, ridge, mask, way_mask)
-    valid = (horizon >= 0) & jnp.isfinite(horizon) & jnp.isfinite(ridge)
-    for leaf in (w0, flow.gram, flow.logits, flow.target):
-        valid &= jnp.isfinite(leaf).all()
-    run = jnp.where(valid, horizon, 0)  # a flow that cannot be followed must not keep the batch waiting
-    rate = 0.5 * jnp.trace(flow.gram) / features.shape[0] + ridge
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, s, args: args[0] * velocity(args[1], s)),
-        _SOLVERS[solver or "tsit5"](),
-        t0=jnp.zeros((), dtype),
-        t1=jnp.ones((), dtype),
-        dt0=jax.lax.stop_gradient(1 / (1 + run * rate)),
-        y0=jnp.zeros_like(flow.logits),
-        args=(run, flow),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-        max_steps=max_steps,
-        throw=False,
-    )
-    s = solution.ys[0]
-    ok = valid & (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(s).all()
-    w = w0 - s.T @ features
-    gate = jnp.where(ok, jnp.ones((), dtype), jnp.asarray(math.nan, dtype))
-    inputs = horizon + ridge + w0.sum() + features.sum() + labels.sum()
-    w = w * gate + (gate - 1) * inputs  # NaN in the value and in every gradient
-    return w, FlowInfo(solution.stats["num_steps"].astype(jnp.int32), ok)
+EXPLICIT = {"tsit5": diffrax.Tsit5, "dopri5": diffrax.Dopri5}
+STIFF = {"rodas": Rodas, "kvaerno5": diffrax.Kvaerno5}
+SOLVERS = {
+    "adjoint": ("auto", *EXPLICIT, *STIFF, "euler"),
+    "forward": (*EXPLICIT, "euler"),
+    "full": (*EXPLICIT, "euler"),
+}
 
 
 def gradient_flow(
@@ -84,7 +52,36 @@ def gradient_flow(
     max_steps: int = 4096,
     way_mask: Array | None = None,
 ) -> Array:
-    """The classifier W(T) [way, feature] reached from `w0` by the gradient flow of its loss on the examples."""
+    """The classifier W(T) that the gradient flow of its loss reaches from `w0` at the horizon T.
+
+    Source: COMLN (paper 003), eq. 8; with `solver="euler"` ANIL's `horizon / step_size` gradient steps of
+    size `step_size` (section 3.3), the last one shorter where that is no whole number.
+
+    Args:
+      w0: initial classifier [way, feature], without bias.
+      features: embedded support examples [shot, feature].
+      labels: one-hot or soft labels [shot, way].
+      horizon: T [], in the flow's time (100 gradient steps of size 0.01 take T = 1).
+      method: "adjoint", "forward" or "full", see the module. Differentiable in `w0`, `features` and
+        `horizon`; "adjoint" and "full" also in `labels` and `ridge`.
+      solver: "tsit5", "dopri5", "euler" (needs `step_size`); for the adjoint also the stiff "rodas" and
+        "kvaerno5", and "auto", its default: tsit5 hands over to rodas after the few steps that an explicit
+        solver needs unless the flow is stiff (soft labels or a ridge and a long horizon).
+      step_size: of "euler".
+      rtol, atol: tolerances of the adaptive solvers.
+      ridge: strength [] of the proximal term.
+      mask: [shot], 0 for padded examples, which take no part.
+      max_steps: bound of the solver's steps; memory grows with its square root.
+      way_mask: [way], false for absent ways, which take no part in the softmax and keep their row of `w0`.
+
+    Returns:
+      W(T) [way, feature] in the inputs' dtype. A flow that did not reach its horizon within `max_steps`, a
+      negative horizon and inputs that are not finite give NaN, in the value and in every gradient.
+
+    Raises:
+      ValueError: for shapes, names or numbers that do not fit, and for a horizon known to be negative or not
+        finite when the call is traced.
+    """
     return gradient_flow_with_info(
         w0,
         features,
@@ -100,3 +97,171 @@ def gradient_flow(
         max_steps=max_steps,
         way_mask=way_mask,
     )[0]
+
+
+def gradient_flow_with_info(
+    w0: Array,
+    features: Array,
+    labels: Array,
+    horizon: Array | float,
+    *,
+    method: Method = "adjoint",
+    solver: str | None = None,
+    step_size: float | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
+    ridge: Array | float = 0.0,
+    mask: Array | None = None,
+    max_steps: int = 4096,
+    way_mask: Array | None = None,
+) -> tuple[Array, FlowInfo]:
+    """`gradient_flow`, and how it ended: FlowInfo(steps [] int32, ok [] bool). Same arguments and errors."""
+    _check_shapes(w0, features, labels, mask, way_mask)
+    _check_numbers(horizon, ridge, max_steps)
+    integrate = _integrator(method, solver, step_size, rtol, atol, max_steps)
+    dtype = jnp.result_type(w0, features)
+    wide = jnp.promote_types(dtype, jnp.float32)
+    w0, features, labels, horizon, ridge = (
+        jnp.asarray(a, wide) for a in (w0, features, labels, horizon, ridge)
+    )
+    if mask is not None:
+        features = jnp.where(mask[:, None] > 0, features, 0)
+    problem = _Problem(w0, features, targets(labels, mask, way_mask), ridge, horizon)
+
+    valid = functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in problem))
+    valid &= (horizon >= 0) & (ridge >= 0)
+    # A flow that cannot be followed must not keep its batch waiting.
+    runnable = jax.tree.map(lambda leaf: jnp.where(valid, leaf, 0), problem)
+    w, steps, ok = _METHODS[method](integrate, runnable, way_mask)
+    ok &= valid & jnp.isfinite(w).all()
+
+    gate = jnp.where(ok, jnp.ones((), wide), jnp.nan)
+    everything = sum(leaf.sum() for leaf in problem)
+    w = (
+        w * gate + (gate - 1) * everything
+    )  # where the flow did not finish, NaN in the value and all gradients
+    return w.astype(dtype), FlowInfo(steps, ok)
+
+
+class _Problem(NamedTuple):
+    """One task's flow: `w0` [way, feature], `features` [shot, feature], `target` [shot, way] the weighted
+    labels, `ridge` [], `horizon` []."""
+
+    w0: Array
+    features: Array
+    target: Array
+    ridge: Array
+    horizon: Array
+
+
+def _adjoint(integrate: Integrate, problem: _Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
+    w0, features, target, ridge, horizon = problem
+    flow = reduce(w0, features, target, ridge, way_mask)
+    solution = integrate(velocity, jnp.zeros_like(target), flow, horizon, initial_step(flow))
+    return w0 - solution.state.T @ features, solution.steps, solution.ok
+
+
+def _forward(integrate: Integrate, problem: _Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
+    w0, features, target, ridge, horizon = problem
+    return forward_flow(integrate, w0, features, horizon, reduce(w0, features, target, ridge, way_mask))
+
+
+def _full(integrate: Integrate, problem: _Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
+    def loss(w: Array, problem: _Problem) -> Array:
+        log_p = jax.nn.log_softmax(mask_ways(problem.features @ w.T, way_mask))
+        return problem.ridge / 2 * jnp.square(w - problem.w0).sum() - (problem.target * log_p).sum()
+
+    def descent(problem: _Problem, w: Array) -> Array:
+        return -jax.grad(loss)(w, problem)
+
+    w0, features, target, ridge, horizon = problem
+    step = initial_step(reduce(w0, features, target, ridge, way_mask))
+    solution = integrate(descent, w0, problem, horizon, step)
+    return solution.state, solution.steps, solution.ok
+
+
+_METHODS = {"adjoint": _adjoint, "forward": _forward, "full": _full}
+
+
+def _integrator(
+    method: str, solver: str | None, step_size: float | None, rtol: float, atol: float, max_steps: int
+) -> Integrate:
+    """The integrator that the settings name; raises ValueError with advice where they do not fit."""
+    if method not in SOLVERS:
+        raise ValueError(f"gradient_flow: unknown method {method!r}; use {_names(SOLVERS)}")
+    solver = solver or SOLVERS[method][0]
+    if solver not in SOLVERS[method]:
+        raise ValueError(
+            f"gradient_flow: method {method!r} has no solver {solver!r}; use {_names(SOLVERS[method])}"
+        )
+    if solver == "euler":
+        if not isinstance(step_size, int | float) or not step_size > 0:
+            raise ValueError(
+                f"gradient_flow: solver 'euler' needs a positive number as step_size, got {step_size!r}; "
+                "give the learning rate of its gradient steps"
+            )
+
+        def steps(field: Field, y0: PyTree, args: PyTree, horizon: Array, _: Array) -> Solution:
+            return euler(field, y0, args, horizon, step_size=step_size, max_steps=max_steps)
+
+        return steps
+    if step_size is not None:
+        raise ValueError(
+            f"gradient_flow: step_size={step_size!r} means nothing to the adaptive solver {solver!r}; "
+            "drop it, or use solver='euler'"
+        )
+    return functools.partial(adaptive, stages=_stages(solver, rtol, max_steps), rtol=rtol, atol=atol)
+
+
+def _stages(solver: str, rtol: float, max_steps: int) -> tuple[tuple[Any, int], ...]:
+    if solver != "auto":
+        return ((({**EXPLICIT, **STIFF})[solver](), max_steps),)
+    # What a flow that is not stiff needs up to T = 1e6, by measurement; the steps of a method of order five.
+    explicit = min(max_steps, math.ceil(64 * max(1.0, (1e-5 / rtol) ** 0.2)))
+    stiff = ((Rodas(), max_steps - explicit),) if max_steps > explicit else ()
+    return ((diffrax.Tsit5(), explicit), *stiff)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _check_shapes(
+    w0: Array, features: Array, labels: Array, mask: Array | None, way_mask: Array | None
+) -> None:
+    shapes = jnp.shape(w0), jnp.shape(features), jnp.shape(labels)
+    if [len(shape) for shape in shapes] != [2, 2, 2]:
+        raise ValueError(
+            "gradient_flow: expected w0 [way, feature], features [shot, feature] and labels [shot, way], got "
+            f"shapes {shapes}; integer labels go through jax.nn.one_hot, a batch of tasks through jax.vmap"
+        )
+    (way, feature), shot = shapes[0], shapes[1][0]
+    for name, shape, expected in (
+        ("features [shot, feature]", shapes[1], (shot, feature)),
+        ("labels [shot, way]", shapes[2], (shot, way)),
+        ("mask [shot]", None if mask is None else jnp.shape(mask), (shot,)),
+        ("way_mask [way]", None if way_mask is None else jnp.shape(way_mask), (way,)),
+    ):
+        if shape is not None and shape != expected:
+            raise ValueError(
+                f"gradient_flow: {name} of shape {shape} do not fit w0 [way, feature] {shapes[0]} and "
+                f"features {shapes[1]}; expected {expected}"
+            )
+    if not jnp.issubdtype(jnp.result_type(w0, features), jnp.floating):
+        raise ValueError("gradient_flow: w0 and features must be floating-point arrays")
+
+
+def _check_numbers(horizon: Array | float, ridge: Array | float, max_steps: int) -> None:
+    if max_steps < 1:
+        raise ValueError(f"gradient_flow: max_steps={max_steps!r} must be at least 1")
+    for name, value in (("horizon", horizon), ("ridge", ridge)):
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"gradient_flow: {name} must be a scalar, got shape {jnp.shape(value)}; map over tasks with "
+                "jax.vmap"
+            )
+        if not isinstance(value, jax.core.Tracer) and not 0 <= float(value) < math.inf:
+            raise ValueError(
+                f"gradient_flow: {name}={value} must be finite and not negative; for the limit of a long "
+                "horizon use jmeta.gradient_flow_limit"
+            )

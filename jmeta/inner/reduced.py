@@ -8,6 +8,7 @@ App. B.1). Nothing of the features' size is needed along the trajectory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,27 +29,74 @@ class Reduced(NamedTuple):
     ridge: Array
 
 
-def reduce(
-    w0: Array,
-    features: Array,
-    labels: Array,
-    ridge: Array,
-    mask: Array | None,
-    way_mask: Array | None,
-) -> Reduced:
-    """The reduced flow of classifier `w0` [way, feature] on `features` [shot, feature] and `labels`
-    [shot, way]; padded examples (`mask` [shot]) get no mass, absent ways (`way_mask` [way]) no probability."""
-    shot = features.shape[0]
-    weight = jnp.ones(shot, features.dtype) if mask is None else mask.astype(features.dtype)
-    target = labels * (weight / jnp.maximum(weight.sum(), 1))[:, None]
-    logits = features @ w0.T
+def targets(labels: Array, mask: Array | None, way_mask: Array | None) -> Array:
+    """Labels [shot, way] over the number of real examples; none for padded examples (`mask` [shot] 0) and
+    absent ways (`way_mask` [way] false)."""
+    present = jnp.ones_like(labels) if mask is None else jnp.broadcast_to(mask[:, None], labels.shape)
+    weight = present.astype(labels.dtype)
     if way_mask is not None:
-        target = jnp.where(way_mask[None, :], target, 0)
-        logits = jnp.where(way_mask[None, :], logits, jnp.asarray(ABSENT, logits.dtype))
+        present = jnp.where(way_mask[None, :], weight, 0)
+    return jnp.where(present > 0, labels, 0) * weight / jnp.maximum(weight[:, 0].sum(), 1)
+
+
+def mask_ways(logits: Array, way_mask: Array | None) -> Array:
+    """Logits [shot, way] with those of absent ways out of the softmax."""
+    if way_mask is None:
+        return logits
+    return jnp.where(way_mask[None, :], logits, jnp.asarray(ABSENT, logits.dtype))
+
+
+def reduce(w0: Array, features: Array, target: Array, ridge: Array, way_mask: Array | None) -> Reduced:
+    """The reduced flow of classifier `w0` [way, feature] on `features` [shot, feature] and `target`
+    [shot, way], the labels as `targets` weighs them."""
+    logits = mask_ways(features @ w0.T, way_mask)
     return Reduced(features @ features.T, logits, target, target.sum(-1), ridge)
+
+
+def initial_step(flow: Reduced) -> Array:
+    """A first step [] that is stable for an explicit solver: the inverse of a bound on the Jacobian."""
+    return 1 / (0.5 * (flow.mass * jnp.diagonal(flow.gram)).sum() + flow.ridge)
 
 
 def velocity(flow: Reduced, s: Array) -> Array:
     """ds/dt at `s` [shot, way]."""
     p = jax.nn.softmax(flow.logits - flow.gram @ s)
-    return flow.mass[:, None] * p - flow.target - flow.ridge * s
+    residual = flow.mass[:, None] * p - flow.target
+    # In exact arithmetic the rows sum to zero, and nothing in the flow damps a common shift of the ways.
+    residual = residual - p * residual.sum(-1, keepdims=True)
+    return residual - flow.ridge * s
+
+
+def shifted_solve(flow: Reduced, p: Array, shift: Array, scale: Array) -> Callable[[Array], Array]:
+    """`b -> x` [shot, way] solving `shift x + scale A G x = b`, with shift > 0 and
+    A_m = mass_m (diag p_m - p_m p_m^T) at the probabilities `p` [shot, way]; the flow's Jacobian is
+    -(A G + ridge I).
+
+    The ways meet only through the rank-one terms of A, so that one [shot, shot] system a way and one more
+    that joins them replace a [shot way, shot way] one (Rasmussen and Williams 2006, section 3.5).
+    Differentiable in every input through the matrix-vector product; the factors are never differentiated.
+    """
+    root = jax.lax.stop_gradient(jnp.sqrt(flow.mass[:, None] * p * (scale / shift))).T
+    gram, fixed = jax.lax.stop_gradient((flow.gram, shift))
+    eye = jnp.broadcast_to(jnp.eye(gram.shape[0], dtype=gram.dtype), (root.shape[0], *gram.shape))
+    factors = jnp.linalg.cholesky(eye + jnp.einsum("ni,ij,nj->nij", root, gram, root))
+    half = jax.scipy.linalg.solve_triangular(factors, root[:, None, :] * eye, lower=True)
+    share = jnp.einsum("nki,nkj->nij", half, half)  # (1/D + G)^-1 of each way, D = diag(mass p scale / shift)
+    joint = share.sum(0)
+    idle = jnp.diag((jnp.diagonal(joint) <= 0).astype(gram.dtype))  # padded examples
+    factor = jax.scipy.linalg.cho_factor(joint + idle, lower=True)
+
+    def matvec(x: Array) -> Array:
+        y = flow.gram @ x
+        return shift * x + scale * flow.mass[:, None] * p * (y - (p * y).sum(-1, keepdims=True))
+
+    def solve(b: Array) -> Array:
+        x = b / fixed
+        moved = jnp.einsum("nij,jn->in", share, gram @ x)
+        common = jax.scipy.linalg.cho_solve(factor, moved.sum(-1))
+        return x - moved + jnp.einsum("nij,j->in", share, common)
+
+    def transpose_solve(_: Callable[[Array], Array], b: Array) -> Array:
+        return jax.linear_transpose(solve, b)(b)[0]
+
+    return lambda b: jax.lax.custom_linear_solve(matvec, b, lambda _, b: solve(b), transpose_solve)
