@@ -1,0 +1,229 @@
+"""A run's checkpoints: the last two and the best, written by orbax in the background."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from jmeta.types import LearnerState, PyTree
+
+Meta = dict[str, Any]
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+
+
+class CheckpointError(ValueError):
+    """No checkpoint of a directory can be used; the message is one line: what is wrong, where, what to do."""
+
+
+class IdentityError(CheckpointError):
+    """The checkpoints belong to a run with other settings; the message names each that differs."""
+
+
+class Checkpoints:
+    """The checkpoints of one run under `directory`, numbered by step.
+
+    The last two are kept and, of the steps that were validated, the best. A checkpoint is a LearnerState and
+    `meta`, a dictionary for JSON in which `fit` keeps what it knows beside the state. What a kill left half
+    written is ignored and removed. Across processes every process makes every call.
+
+    Args:
+      directory: made if missing.
+      identity: the settings that change the run's numbers, by name; plain values.
+      say: is called with one line for people (warnings, where a run goes on), by default on standard error.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        identity: Mapping[str, Any],
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.directory = Path(directory).absolute()
+        self.identity: Meta | None = json.loads(json.dumps(identity))
+        self._say = say or _to_standard_error
+        self._manager = _manager(self.directory, writes=True)
+
+    @classmethod
+    def reader(cls, directory: str | Path) -> Checkpoints:
+        """The checkpoints of a run of any identity, to read; FileNotFoundError where there are none."""
+        self = cls.__new__(cls)
+        self.directory, self.identity = Path(directory).absolute(), None
+        self._say = _to_standard_error
+        if not self.directory.is_dir():
+            raise FileNotFoundError(
+                f"{directory}: no checkpoints; expected the checkpoints of a run of jmeta"
+            )
+        self._manager = _manager(self.directory, writes=False)
+        if self.latest_step() is None:
+            raise FileNotFoundError(f"{directory}: no complete checkpoint; train the run further first")
+        return self
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, None where there is none."""
+        self.wait()
+        return self._manager.latest_step()
+
+    def check_identity(self) -> None:
+        """Raise IdentityError where the checkpoints are of another identity; warn of other versions."""
+        meta = self._newest_meta()
+        if meta is None or self.identity is None:
+            return
+        ours, theirs = self.identity, meta["identity"]
+        differing = [
+            f"{name} is {ours.get(name)!r} now and {theirs.get(name)!r} there"
+            for name in sorted(ours.keys() | theirs.keys())
+            if ours.get(name) != theirs.get(name)
+        ]
+        if differing:
+            raise IdentityError(
+                f"{self.directory} holds checkpoints of another run: {'; '.join(differing)}; "
+                "give its settings or another directory"
+            )
+        for name, version in _surroundings().items():
+            before = meta["surroundings"].get(name)
+            if version != before:
+                self._say(f"{self.directory}: written with {name} {before}, this is {name} {version}")
+
+    def save(self, step: int, state: LearnerState, meta: Mapping[str, Any]) -> None:
+        """Write a checkpoint in the background; `state` may be donated as soon as this returns.
+
+        It is kept as the best where `meta["best"]["step"]` is `step`. A step that exists is left as it is.
+        """
+        import orbax.checkpoint as ocp
+
+        best = meta.get("best")
+        # The newest best is the best, so its step ranks it; a checkpoint that is not ranks below all.
+        rank = step if best and best["step"] == step else -1
+        meta = {"identity": self.identity, "surroundings": _surroundings(), **meta}
+        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=parts, metrics={"rank": float(rank)})
+
+    def restore(self, target: LearnerState) -> tuple[int, LearnerState, Meta] | None:
+        """The newest checkpoint that can be read, as (step, state, meta); None where there is none.
+
+        Args:
+          target: a state of the same structure, of arrays or `jax.ShapeDtypeStruct`s; the result has its
+            shardings, whatever number of devices wrote it.
+
+        Damaged checkpoints newer than the one returned are removed, with a warning. Raises IdentityError for
+        checkpoints of another identity and CheckpointError where none can be read.
+        """
+        self.check_identity()
+        damaged: dict[int, Exception] = {}
+        for step in self._steps():
+            try:
+                state, meta = self._read(step, target)
+            except Exception as error:  # orbax and tensorstore raise whatever the damage leads to
+                damaged[step] = error
+                continue
+            for bad, why in damaged.items():
+                self._say(f"{self.directory / str(bad)} is damaged ({_first_line(why)}); removed")
+                self._manager.delete(bad)
+            self._say(f"continuing from step {step} in {self.directory}")
+            return step, state, meta
+        if damaged:
+            step, why = next(iter(damaged.items()))
+            raise CheckpointError(
+                f"{self.directory}: none of {len(damaged)} checkpoints can be read, the newest ({step}) "
+                f"because {_first_line(why)}; remove them to start anew"
+            ) from why
+        return None
+
+    def restore_best(self, target: LearnerState) -> LearnerState:
+        """The best state by validation, or the newest where none was validated; `target` as for `restore`.
+
+        Raises FileNotFoundError where there is no checkpoint.
+        """
+        meta = self._newest_meta()
+        if meta is None:
+            raise FileNotFoundError(f"{self.directory}: no checkpoint")
+        best = (meta.get("best") or {}).get("step")
+        if best in self._steps():
+            try:
+                return self._read(best, target)[0]
+            except Exception as error:
+                self._say(f"{self.directory / str(best)}, the best, is damaged ({_first_line(error)})")
+        found = self.restore(target)
+        assert found is not None
+        return found[1]
+
+    def wait(self) -> None:
+        """Until what `save` began is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing."""
+        self._manager.close()
+
+    def _steps(self) -> list[int]:
+        self.wait()
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def _newest_meta(self) -> Meta | None:
+        """Of the newest checkpoint where it can be read."""
+        import orbax.checkpoint as ocp
+
+        for step in self._steps():
+            try:
+                return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            except Exception:  # damaged: `restore` says so
+                continue
+        return None
+
+    def _read(self, step: int, target: LearnerState) -> tuple[LearnerState, Meta]:
+        import orbax.checkpoint as ocp
+
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_placed(target)), meta=ocp.args.JsonRestore()
+        )
+        found = self._manager.restore(step, args=parts)
+        return found.state, found.meta
+
+
+def _manager(directory: Path, *, writes: bool) -> Any:
+    import orbax.checkpoint as ocp
+
+    policies = ocp.checkpoint_managers
+
+    def rank(metrics: Mapping[str, float]) -> float:
+        return metrics["rank"]
+
+    keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(get_metric_fn=rank, n=1)])
+    options = ocp.CheckpointManagerOptions(
+        create=writes, cleanup_tmp_directories=writes, preservation_policy=keep, best_fn=rank
+    )
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def _placed(target: PyTree) -> PyTree:
+    """Abstract leaves with a sharding: their own, or this process's first device."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here)
+
+    return jax.tree.map(place, target)
+
+
+def _surroundings() -> Meta:
+    """What may change between the parts of a run and can change its last bits."""
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    return {**versions, "platform": jax.default_backend(), "device count": jax.device_count()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _to_standard_error(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)

@@ -1,0 +1,79 @@
+"""Numbers that are not finite end a run, with one line that says where and what to go back to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmeta.outer.checkpoint import Checkpoints
+from jmeta.types import Array, LearnerState
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, a gradient or a parameter is not finite, or a flow did not finish; the message is one line."""
+
+
+def all_finite(state: LearnerState) -> dict[str, Array]:
+    """Of each floating leaf of the learned state, by path, whether all of it is finite."""
+    learned = {"meta": state.meta, "model_state": state.model_state}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.isfinite(leaf).all()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(learned)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    }
+
+
+def check_steps(
+    measured: Mapping[str, np.ndarray],
+    finite: Mapping[str, np.ndarray],
+    start: int,
+    count: int,
+    checkpoints: Checkpoints | None,
+) -> None:
+    """Raise NonFiniteError for the first of a dispatch's steps that went wrong.
+
+    Args:
+      measured: metrics [step of the dispatch, task] or [step of the dispatch]; checked are the loss, the
+        gradient norm, and those named `..._ok`, which must be true.
+      finite: what `all_finite` says of the state after the dispatch.
+      start, count: the steps taken before and in the dispatch.
+      checkpoints: where the run could go back to.
+    """
+    first: tuple[int, str, int] | None = None  # (step of the dispatch, quantity, task)
+    # Causes before effects: of what went wrong in the same step, the first is named.
+    for name in [*(name for name in measured if name.endswith("_ok")), "loss", "gradient_norm"]:
+        if name in measured:
+            values = measured[name][:count].reshape(count, -1)
+            wrong = np.argwhere(~values.astype(bool) if name.endswith("_ok") else ~np.isfinite(values))
+            if len(wrong) and (first is None or wrong[0][0] < first[0]):
+                first = int(wrong[0][0]), name, int(wrong[0][1])
+    if first is not None:
+        index, name, task = first
+        shape = measured[name][index].shape
+        what = f"{name} of task {task}" if shape else name
+        value = measured[name][index].reshape(-1)[task]
+        if "horizon" in measured:
+            horizons = np.broadcast_to(measured["horizon"][index], shape or measured["horizon"][index].shape)
+            what += f" (horizon {horizons.reshape(-1)[task]:.6g})"
+        raise NonFiniteError(f"step {start + index + 1}: {what} is {value}; {_advice(checkpoints)}")
+    for name, fine in finite.items():
+        if not fine:
+            raise NonFiniteError(f"step {start + count}: {name} is not finite; {_advice(checkpoints)}")
+
+
+def check_validation(metrics: Mapping[str, float], step: int, checkpoints: Checkpoints | None) -> None:
+    """Raise NonFiniteError where a mean over validation tasks is not finite, or an `..._ok` is not 1."""
+    for name, value in metrics.items():
+        if not math.isfinite(value) or (name.endswith("_ok") and value < 1):
+            raise NonFiniteError(f"step {step}: {name} of the validation is {value}; {_advice(checkpoints)}")
+
+
+def _advice(checkpoints: Checkpoints | None) -> str:
+    step = None if checkpoints is None else checkpoints.latest_step()
+    if step is None:
+        return "there is no checkpoint to go back to"
+    return f"go back to the checkpoint of step {step}"

@@ -1,0 +1,314 @@
+"""The outer loop: many steps in one dispatch, with logs, validation and checkpoints between dispatches."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from jmeta.data.episodes import sample_tasks
+from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.finite import NonFiniteError as NonFiniteError
+from jmeta.outer.finite import all_finite, check_steps, check_validation
+from jmeta.outer.mesh import replicate, replicated, shard_tasks, task_mesh
+from jmeta.outer.metrics_log import MetricsLog
+from jmeta.outer.progress import to_standard_error
+from jmeta.outer.signals import stop_on_signals
+from jmeta.types import Array, Key, Learner, LearnerState, Metrics, PyTree, Task
+
+# The most steps of a dispatch. A constant, so that every plan compiles to the same program and numbers.
+BUFFER = 128
+
+
+class Plan(NamedTuple):
+    """How long to train and what to do on the way; counts are outer steps.
+
+    `eval_every` 0 never validates. `max_minutes` counts from the call of `fit`; `deadline` is a value of
+    `time.monotonic()`; both stop in good order. A dispatch takes about `dispatch_seconds`, which is also how
+    late a signal may be heard; no number depends on it.
+    """
+
+    steps: int
+    meta_batch: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    max_minutes: float | None = None
+    deadline: float | None = None
+    dispatch_seconds: float = 2.0
+
+
+class Outcome(NamedTuple):
+    """Where training ended. `signal` is the number of the signal that stopped it; `best` is
+    {"step", "metrics"} of the best validation; `seconds` of training (validation and compilation apart) and
+    `tasks_per_second` are over all parts of a resumed run, `compile_seconds` is this part's."""
+
+    state: LearnerState
+    step: int
+    reason: Literal["done", "time", "signal"]
+    signal: int | None
+    best: dict[str, Any] | None
+    seconds: float
+    compile_seconds: float
+    tasks_per_second: float
+
+
+class Window(NamedTuple):
+    """Sums over the steps since the last logged line; part of a checkpoint."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    sums: Mapping[str, float] = MappingProxyType({})
+
+
+class Progress(NamedTuple):
+    """What a run knows beside its state; part of a checkpoint."""
+
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    window: Window = Window()
+
+
+class _Outputs(NamedTuple):
+    """What happens between dispatches, and where it goes."""
+
+    plan: Plan
+    validate: Callable[[LearnerState], Mapping[str, float]] | None
+    select: tuple[str, str]
+    checkpoints: Checkpoints | None
+    log: MetricsLog | None
+    report: Callable[[dict[str, Any], int], None]
+
+    def emit(self, line: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(line)
+        self.report(line, self.plan.steps)
+
+
+def fit(
+    learner: Learner,
+    sampler: Callable[[Key], Task],
+    state: LearnerState,
+    plan: Plan,
+    *,
+    key: Key,
+    validate: Callable[[LearnerState], Mapping[str, float]] | None = None,
+    select: tuple[str, str] = ("accuracy", "max"),
+    checkpoints: Checkpoints | None = None,
+    log: MetricsLog | None = None,
+    report: Callable[[dict[str, Any], int], None] | None = None,
+    stop: Callable[[], int | None] | None = None,
+    mesh: Mesh | None = None,
+) -> Outcome:
+    """Train until `plan.steps`, or until time or a signal stops it; continue where `checkpoints` left off.
+
+    Args:
+      learner: its `step` is compiled, with the sampling, into one program that runs many steps.
+      sampler: `key -> Task`; a pytree (`jax.tree_util.Partial`), so that its data is an argument.
+      state: a fresh state; it is copied, not consumed. A checkpoint goes before it.
+      plan: see `Plan`.
+      key: the typed key of the tasks: task i of step s has the key fold_in(fold_in(key, s), i).
+      validate: `state -> {metric: number}`, at the multiples of `plan.eval_every` and at the end.
+      select: the validated metric that chooses the best checkpoint, and "max" or "min".
+      checkpoints: written every `plan.checkpoint_every` steps, at each new best, and at the end.
+      log: receives a line every `plan.log_every` steps (means over the steps since the last one and over
+        tasks) and every validation.
+      report: `(line, plan.steps) -> None` for each line; by default progress on standard error.
+      stop: returns a signal's number once it is time to stop; by default SIGINT and SIGTERM are caught.
+      mesh: tasks are sharded over its axis `task`, everything else is replicated; across processes every
+        process makes the same call. By default the first device.
+
+    Returns:
+      `Outcome`; the checkpoint of its state is on disk.
+
+    Raises:
+      NonFiniteError: naming step, quantity, task, horizon and the checkpoint to go back to.
+      CheckpointError, IdentityError: where checkpoints cannot be used.
+      ValueError: for a plan or a `select` that cannot be.
+    """
+    deadline = _deadline(plan)
+    outputs = _Outputs(plan, validate, select, checkpoints, log, report or to_standard_error)
+    _check(outputs)
+    mesh = task_mesh(jax.devices()[:1]) if mesh is None else mesh
+    state, progress = _resume(state, checkpoints, mesh)
+    inputs = (replicate(_as_pytree(sampler), mesh), replicate(key, mesh))
+    step = int(state.step)
+    if log is not None:
+        log.start(step)
+    reason: Literal["done", "time", "signal"] = "done"
+    signal, compile_seconds, pace = None, 0.0, None
+    with stop_on_signals() if stop is None else contextlib.nullcontext(stop) as stopped:
+        if step < plan.steps:
+            advance, compile_seconds = _compile(learner, plan.meta_batch, mesh, (state, *inputs))
+        while step < plan.steps:
+            count, signal, late = _agree(_count(outputs, step, pace), stopped(), time.monotonic() > deadline)
+            if signal or late:
+                reason = "signal" if signal else "time"
+                break
+            begun = time.monotonic()
+            state, measured, finite = advance(state, *inputs, np.int32(count))
+            measured, finite = jax.device_get((measured, finite))
+            seconds = time.monotonic() - begun
+            pace = seconds / count
+            check_steps(measured, finite, step, count, checkpoints)
+            step += count
+            progress = _added(progress, measured, count, seconds)
+            progress = _between(outputs, state, step, progress)
+        if checkpoints is not None and checkpoints.latest_step() != step:
+            checkpoints.save(step, state, _as_json(progress))
+            checkpoints.wait()
+    rate = step * plan.meta_batch / progress.seconds if progress.seconds else 0.0
+    return Outcome(state, step, reason, signal, progress.best, progress.seconds, compile_seconds, rate)
+
+
+def _compile(
+    learner: Learner, meta_batch: int, mesh: Mesh, arguments: tuple[LearnerState, PyTree, Key]
+) -> tuple[Callable[..., Any], float]:
+    """The program of a dispatch, and how long it took to compile.
+
+    `advance(state, sampler, key, count)` takes `count` steps, at most BUFFER, and returns the state, the
+    metrics of each step [BUFFER, ...] and whether each floating leaf of the learned state is finite. The
+    number of steps is an argument: one program, so the numbers do not depend on where dispatches are cut.
+    """
+
+    def one_step(
+        state: LearnerState, sampler: Callable[[Key], Task], key: Key
+    ) -> tuple[LearnerState, Metrics]:
+        return learner.step(state, shard_tasks(sample_tasks(sampler, key, state.step, meta_batch), mesh))
+
+    def advance(
+        state: LearnerState, sampler: Callable[[Key], Task], key: Key, count: Array
+    ) -> tuple[LearnerState, Metrics, dict[str, Array]]:
+        def body(index: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
+            state, buffers = carry
+            state, metrics = one_step(state, sampler, key)
+            write = functools.partial(lax.dynamic_update_index_in_dim, index=index, axis=0)
+            return state, jax.tree.map(write, buffers, metrics)
+
+        shapes = jax.eval_shape(one_step, state, sampler, key)[1]
+        buffers = jax.tree.map(lambda leaf: jnp.zeros((BUFFER, *leaf.shape), leaf.dtype), shapes)
+        state, buffers = lax.fori_loop(0, count, body, (state, buffers))
+        return state, buffers, all_finite(state)
+
+    begun = time.monotonic()
+    program = jax.jit(advance, donate_argnums=0, out_shardings=replicated(mesh))
+    compiled = program.lower(*arguments, np.int32(0)).compile()
+    return compiled, time.monotonic() - begun
+
+
+def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progress) -> Progress:
+    """Log, validate and write a checkpoint where `step` asks for it."""
+    plan, checkpoints = outputs.plan, outputs.checkpoints
+    if step % plan.log_every == 0 or step == plan.steps:
+        outputs.emit(_line(step, progress, plan.meta_batch))
+    if step % plan.log_every == 0:
+        # The line of a last, shorter window leaves the window as it is, for a run that is prolonged.
+        progress = progress._replace(window=Window())
+    validate = outputs.validate
+    if validate and plan.eval_every and (step % plan.eval_every == 0 or step == plan.steps):
+        metrics = dict(validate(state))
+        if outputs.select[0] not in metrics:
+            raise ValueError(
+                f"fit: validation has no metric {outputs.select[0]!r}; it has {', '.join(sorted(metrics))}"
+            )
+        check_validation(metrics, step, checkpoints)
+        outputs.emit({"step": step, "split": "validation", **metrics})
+        if _is_better(metrics, progress.best, outputs.select):
+            progress = progress._replace(best={"step": step, "metrics": metrics})
+    new_best = progress.best is not None and progress.best["step"] == step
+    if checkpoints is not None and (step % plan.checkpoint_every == 0 or new_best):
+        checkpoints.save(step, state, _as_json(progress))
+    return progress
+
+
+def _count(outputs: _Outputs, step: int, pace: float | None) -> int:
+    """Steps of the next dispatch: `dispatch_seconds` at `pace` seconds a step, never past a boundary."""
+    plan = outputs.plan
+    every = [plan.log_every, plan.checkpoint_every, plan.eval_every if outputs.validate else 0]
+    most = min([BUFFER, plan.steps - step, *(period - step % period for period in every if period)])
+    return 1 if pace is None else max(1, min(most, int(plan.dispatch_seconds / pace)))
+
+
+def _agree(count: int, signal: int | None, late: bool) -> tuple[int, int | None, bool]:
+    """What all processes do next: clocks and signals differ between them, their programs must not."""
+    if jax.process_count() == 1:
+        return count, signal, late
+    from jax.experimental.multihost_utils import process_allgather
+
+    votes = np.asarray(process_allgather(np.array([count, signal or 0, late], np.int32)))
+    return int(votes[:, 0].min()), int(votes[:, 1].max()) or None, bool(votes[:, 2].any())
+
+
+def _deadline(plan: Plan) -> float:
+    limit = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes
+    return limit if plan.deadline is None else min(limit, plan.deadline)
+
+
+def _resume(
+    state: LearnerState, checkpoints: Checkpoints | None, mesh: Mesh
+) -> tuple[LearnerState, Progress]:
+    state = replicate(state, mesh)
+    found = None if checkpoints is None else checkpoints.restore(state)
+    if found is None:
+        return state, Progress()
+    _, restored, meta = found
+    return replicate(restored, mesh), Progress(meta["seconds"], meta["best"], Window(**meta["window"]))
+
+
+def _as_json(progress: Progress) -> dict[str, Any]:
+    window = progress.window._asdict() | {"sums": dict(progress.window.sums)}
+    return progress._asdict() | {"window": window}
+
+
+def _as_pytree(sampler: Callable[[Key], Task]) -> Callable[[Key], Task]:
+    """A bare function becomes a pytree without leaves."""
+    return jax.tree_util.Partial(sampler) if jax.tree.leaves(sampler) == [sampler] else sampler
+
+
+def _added(progress: Progress, measured: Mapping[str, np.ndarray], count: int, seconds: float) -> Progress:
+    """The window with `count` more steps, added one by one so that dispatches leave no trace in the sums."""
+    window, sums = progress.window, dict(progress.window.sums)
+    for name, values in measured.items():
+        if not name.endswith("_ok"):
+            means = values.reshape(BUFFER, -1).mean(1, dtype=np.float64)
+            for value in means[:count].tolist():
+                sums[name] = sums.get(name, 0.0) + value
+    window = Window(window.steps + count, window.seconds + seconds, sums)
+    return progress._replace(seconds=progress.seconds + seconds, window=window)
+
+
+def _line(step: int, progress: Progress, meta_batch: int) -> dict[str, Any]:
+    """A line of the log: means over the window and over tasks; a metric that is not finite is left out."""
+    window = progress.window
+    means = {name: total / window.steps for name, total in window.sums.items() if math.isfinite(total)}
+    rate = window.steps * meta_batch / window.seconds
+    clock = {"seconds": round(progress.seconds, 3), "tasks_per_second": round(rate, 3)}
+    return {"step": step, "split": "train", **means, **clock}
+
+
+def _is_better(metrics: Mapping[str, float], best: Mapping[str, Any] | None, select: tuple[str, str]) -> bool:
+    name, direction = select
+    if best is None:
+        return True
+    gain = metrics[name] - best["metrics"][name]
+    return gain > 0 if direction == "max" else gain < 0
+
+
+def _check(outputs: _Outputs) -> None:
+    for name in ("meta_batch", "log_every", "checkpoint_every"):
+        if getattr(outputs.plan, name) < 1:
+            raise ValueError(f"fit: {name}={getattr(outputs.plan, name)}; expected at least 1")
+    if outputs.plan.eval_every < 0:
+        raise ValueError(f"fit: eval_every={outputs.plan.eval_every}; expected 0 (never) or more")
+    if outputs.select[1] not in ("max", "min"):
+        raise ValueError(f"fit: select={outputs.select}; expected (metric, 'max') or (metric, 'min')")

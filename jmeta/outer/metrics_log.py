@@ -1,0 +1,85 @@
+"""metrics.jsonl, a line per logged step, and the same as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+CLOCK_FIELDS = ("seconds", "tasks_per_second")  # of a line; all else is equal in a run that was resumed
+
+
+class MetricsLog:
+    """Writes `directory`/metrics.jsonl and `directory`/tensorboard, from the first process alone.
+
+    Lines are {"step": int, "split": "train" or "validation", metric: number, ...}; metrics.jsonl is the
+    source of truth, and every line is flushed.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.path = self.directory / "metrics.jsonl"
+        self._file: Any = None
+        self._events: Any = None
+
+    def start(self, step: int) -> None:
+        """Open the log of a run that has taken `step` steps: what was logged later is cut off.
+
+        Must be called before `write`.
+        """
+        self.close()
+        if jax.process_index() != 0:
+            return
+        from tensorboardX import SummaryWriter
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        _cut(self.path, step)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(self.directory / "tensorboard"), purge_step=step + 1)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl and its numbers to the events as <split>/<metric>."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if name not in ("step", "split"):
+                self._events.add_scalar(f"{line['split']}/{name}", value, line["step"])
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close both files; `start` opens them again."""
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
+            self._file = self._events = None
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; [] where there is no file, and without a last line that a kill tore.
+
+    Raises ValueError, naming the line, where another line is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {number} is damaged ({error}); remove it") from error
+    return records
+
+
+def _cut(path: Path, step: int) -> None:
+    """Keep the whole lines up to `step`."""
+    kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
