@@ -43,7 +43,6 @@ def comln(
     label_smoothing: float = 0.0,
     norm: Literal["batch", "support", "running"] = "batch",
     initial_scale: Literal["way", "feature"] = "way",
-    scale_features: bool = False,
     task_horizon: bool = False,
 ) -> Adapter:
     """COMLN (paper Algorithm 1): a shared backbone, and a classifier W(T) that solves dW/dt = -grad L(W).
@@ -63,7 +62,6 @@ def comln(
         the support set ("support"), or running averages at test ("running").
       initial_scale: W0 is truncated normal with deviation 1/sqrt(way), as the released code has it, or
         1/sqrt(feature).
-      scale_features: divide features by sqrt(feature) (the released code's normalize_outputs).
       task_horizon: the paper's future work (section 7): log T of a task is log_horizon plus a learned linear
         function ("horizon_weights" [3], zero at first) of the support set's loss, gradient norm and feature
         norm at W0, each as a logarithm.
@@ -81,6 +79,8 @@ def comln(
     if not horizon > 0:
         raise ValueError(f"comln: horizon={horizon}; expected a positive time, T = exp(log_horizon)")
     at_equilibrium = math.isinf(horizon)
+    if at_equilibrium and not ridge > 0:
+        raise ValueError(f"comln: horizon=inf with ridge={ridge}; the flow settles only where ridge > 0")
     if task_horizon and (at_equilibrium or not learn_horizon):
         raise ValueError("comln: task_horizon learns T; give a finite horizon and learn_horizon=True")
     flow_settings: dict[str, Any] = {
@@ -113,10 +113,10 @@ def comln(
     def features(
         meta: PyTree, state: PyTree, x: PyTree, policy: str, train: bool, key: Key | None, mask: Array | None
     ) -> tuple[Array, PyTree]:
-        z, state = apply_with_norm(
-            backbone, policy, meta["backbone"], state, x, train=train, key=key if train else None, mask=mask
+        noise = key if train else None
+        return apply_with_norm(
+            backbone, policy, meta["backbone"], state, x, train=train, key=noise, mask=mask
         )
-        return (z / math.sqrt(z.shape[-1]) if scale_features else z), state
 
     def encode(
         meta: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None, mask: Array | None
