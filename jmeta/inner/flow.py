@@ -13,14 +13,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import diffrax
 import jax
 import jax.numpy as jnp
 
 from jmeta.inner.integrate import Field, Integrate, Solution, adaptive, euler
-from jmeta.inner.reduced import initial_step, mask_ways, reduce, targets, velocity
+from jmeta.inner.problem import Problem, prepare, solve_valid
+from jmeta.inner.reduced import initial_step, mask_ways, reduce, velocity
 from jmeta.inner.rodas import Rodas
 from jmeta.inner.sensitivity import forward_flow
 from jmeta.types import Array, FlowInfo, PyTree
@@ -116,62 +117,32 @@ def gradient_flow_with_info(
     way_mask: Array | None = None,
 ) -> tuple[Array, FlowInfo]:
     """`gradient_flow`, and how it ended: FlowInfo(steps [] int32, ok [] bool). Same arguments and errors."""
-    _check_shapes(w0, features, labels, mask, way_mask)
-    _check_numbers(horizon, ridge, max_steps)
+    if max_steps < 1:
+        raise ValueError(f"gradient_flow: max_steps={max_steps!r} must be at least 1")
     integrate = _integrator(method, solver, step_size, rtol, atol, max_steps)
-    dtype = jnp.result_type(w0, features)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    w0, features, labels, horizon, ridge = (
-        jnp.asarray(a, wide) for a in (w0, features, labels, horizon, ridge)
-    )
-    if mask is not None:
-        features = jnp.where(mask[:, None] > 0, features, 0)
-    problem = _Problem(w0, features, targets(labels, mask, way_mask), ridge, horizon)
-
-    valid = functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in problem))
-    valid &= (horizon >= 0) & (ridge >= 0)
-    # A flow that cannot be followed must not keep its batch waiting.
-    runnable = jax.tree.map(lambda leaf: jnp.where(valid, leaf, 0), problem)
-    w, steps, ok = _METHODS[method](integrate, runnable, way_mask)
-    ok &= valid & jnp.isfinite(w).all()
-
-    gate = jnp.where(ok, jnp.ones((), wide), jnp.nan)
-    everything = sum(leaf.sum() for leaf in problem)
-    w = (
-        w * gate + (gate - 1) * everything
-    )  # where the flow did not finish, NaN in the value and all gradients
-    return w.astype(dtype), FlowInfo(steps, ok)
+    problem = prepare("gradient_flow", w0, features, labels, horizon, ridge, mask, way_mask)
+    w, steps, ok = solve_valid(functools.partial(_METHODS[method], integrate, way_mask=way_mask), problem)
+    return w.astype(jnp.result_type(w0, features)), FlowInfo(steps, ok)
 
 
-class _Problem(NamedTuple):
-    """One task's flow: `w0` [way, feature], `features` [shot, feature], `target` [shot, way] the weighted
-    labels, `ridge` [], `horizon` []."""
-
-    w0: Array
-    features: Array
-    target: Array
-    ridge: Array
-    horizon: Array
-
-
-def _adjoint(integrate: Integrate, problem: _Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
+def _adjoint(integrate: Integrate, problem: Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
     w0, features, target, ridge, horizon = problem
     flow = reduce(w0, features, target, ridge, way_mask)
     solution = integrate(velocity, jnp.zeros_like(target), flow, horizon, initial_step(flow))
     return w0 - solution.state.T @ features, solution.steps, solution.ok
 
 
-def _forward(integrate: Integrate, problem: _Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
+def _forward(integrate: Integrate, problem: Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
     w0, features, target, ridge, horizon = problem
     return forward_flow(integrate, w0, features, horizon, reduce(w0, features, target, ridge, way_mask))
 
 
-def _full(integrate: Integrate, problem: _Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
-    def loss(w: Array, problem: _Problem) -> Array:
+def _full(integrate: Integrate, problem: Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
+    def loss(w: Array, problem: Problem) -> Array:
         log_p = jax.nn.log_softmax(mask_ways(problem.features @ w.T, way_mask))
         return problem.ridge / 2 * jnp.square(w - problem.w0).sum() - (problem.target * log_p).sum()
 
-    def descent(problem: _Problem, w: Array) -> Array:
+    def descent(problem: Problem, w: Array) -> Array:
         return -jax.grad(loss)(w, problem)
 
     w0, features, target, ridge, horizon = problem
@@ -224,44 +195,3 @@ def _stages(solver: str, rtol: float, max_steps: int) -> tuple[tuple[Any, int], 
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _check_shapes(
-    w0: Array, features: Array, labels: Array, mask: Array | None, way_mask: Array | None
-) -> None:
-    shapes = jnp.shape(w0), jnp.shape(features), jnp.shape(labels)
-    if [len(shape) for shape in shapes] != [2, 2, 2]:
-        raise ValueError(
-            "gradient_flow: expected w0 [way, feature], features [shot, feature] and labels [shot, way], got "
-            f"shapes {shapes}; integer labels go through jax.nn.one_hot, a batch of tasks through jax.vmap"
-        )
-    (way, feature), shot = shapes[0], shapes[1][0]
-    for name, shape, expected in (
-        ("features [shot, feature]", shapes[1], (shot, feature)),
-        ("labels [shot, way]", shapes[2], (shot, way)),
-        ("mask [shot]", None if mask is None else jnp.shape(mask), (shot,)),
-        ("way_mask [way]", None if way_mask is None else jnp.shape(way_mask), (way,)),
-    ):
-        if shape is not None and shape != expected:
-            raise ValueError(
-                f"gradient_flow: {name} of shape {shape} do not fit w0 [way, feature] {shapes[0]} and "
-                f"features {shapes[1]}; expected {expected}"
-            )
-    if not jnp.issubdtype(jnp.result_type(w0, features), jnp.floating):
-        raise ValueError("gradient_flow: w0 and features must be floating-point arrays")
-
-
-def _check_numbers(horizon: Array | float, ridge: Array | float, max_steps: int) -> None:
-    if max_steps < 1:
-        raise ValueError(f"gradient_flow: max_steps={max_steps!r} must be at least 1")
-    for name, value in (("horizon", horizon), ("ridge", ridge)):
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"gradient_flow: {name} must be a scalar, got shape {jnp.shape(value)}; map over tasks with "
-                "jax.vmap"
-            )
-        if not isinstance(value, jax.core.Tracer) and not 0 <= float(value) < math.inf:
-            raise ValueError(
-                f"gradient_flow: {name}={value} must be finite and not negative; for the limit of a long "
-                "horizon use jmeta.gradient_flow_limit"
-            )
