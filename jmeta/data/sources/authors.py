@@ -1,4 +1,4 @@
-"""The archives as their authors distribute them: where they are and what they hash to."""
+"""What the authors of the data sets say: licences, where their archives are and what these hash to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+_IMAGENET = "ImageNet's terms of access: non-commercial research and education"
+_CIFAR = "none stated by its authors (Krizhevsky 2009); images collected from the web, for research"
+LICENCES = {
+    "omniglot": "MIT (Lake et al.)",
+    "cifar_fs": _CIFAR,
+    "fc100": _CIFAR,
+    "mini_imagenet": _IMAGENET,
+    "tiered_imagenet": _IMAGENET,
+    "cub": "none stated by its authors (Wah et al. 2011); non-commercial research and education",
+}
 URLS = {
     "images_background.zip": "https://github.com/brendenlake/omniglot/raw/master/python/images_background.zip",
     "images_evaluation.zip": "https://github.com/brendenlake/omniglot/raw/master/python/images_evaluation.zip",

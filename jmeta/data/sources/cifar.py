@@ -17,13 +17,12 @@ from jmeta.data import splits
 from jmeta.data.errors import DataError
 from jmeta.data.source import Dataset, DatasetInfo, from_splits
 from jmeta.data.sources import prepared
-from jmeta.data.sources.authors import checksum_notes
+from jmeta.data.sources.authors import LICENCES, checksum_notes
 from jmeta.data.sources.cache import cached
 from jmeta.data.sources.images import Decoding, File, ImageClasses, check_complete, load_images, take
 from jmeta.data.sources.locate import locate
 from jmeta.data.sources.store import open_store
 
-LICENCE = "none stated by its authors (Krizhevsky 2009); images collected from the web, for research"
 EXPECTED = "cifar-100-binary.tar.gz, or cifar100.zip or folders with train/<class>/ and test/<class>/"
 PARTS = ("train", "test")
 IMAGES = 600  # of a class, 500 in train and 100 in test
@@ -80,7 +79,7 @@ def _cifar(
     images = cached([found], settings, partial(load, found, decoding), cache)
     check_complete(images, class_names(), IMAGES, found)
     chosen = splits.published(name)
-    info = DatasetInfo(name, LICENCE, origin, chosen, images.examples.shape[1:], images.notes)
+    info = DatasetInfo(name, LICENCES[name], origin, chosen, images.examples.shape[1:], images.notes)
     return from_splits(info, {split: take(images, classes) for split, classes in chosen.items()})
 
 

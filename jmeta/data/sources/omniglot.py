@@ -11,13 +11,12 @@ from jmeta.data import splits
 from jmeta.data.errors import DataError
 from jmeta.data.source import Dataset, DatasetInfo, check_split, from_splits
 from jmeta.data.sources import prepared
-from jmeta.data.sources.authors import checksum_notes
+from jmeta.data.sources.authors import LICENCES, checksum_notes
 from jmeta.data.sources.cache import cached
 from jmeta.data.sources.images import Decoding, File, ImageClasses, check_complete, load_images, take
 from jmeta.data.sources.locate import locate
 from jmeta.data.sources.store import Store, open_store
 
-LICENCE = "MIT (Lake et al.)"
 PARTS = ("images_background", "images_evaluation")
 DRAWERS = 20
 _SPLITS: dict[str, tuple[Callable[[], splits.ClassSplit], str]] = {
@@ -55,7 +54,7 @@ def omniglot(
     chosen = lists()
     check_complete(images, [name for names in chosen.values() for name in names], DRAWERS, found[0])
     shape = images.examples.shape[1:]
-    info = DatasetInfo("omniglot", LICENCE, f"{split}: {origin}", chosen, shape, images.notes)
+    info = DatasetInfo("omniglot", LICENCES["omniglot"], f"{split}: {origin}", chosen, shape, images.notes)
     return from_splits(info, {name: take(images, classes) for name, classes in chosen.items()})
 
 

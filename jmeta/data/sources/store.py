@@ -92,7 +92,8 @@ def _zip(path: Path) -> Store:
             where = f"{path}!{name}"
             raise DataError(f"damaged file in the archive ({error})", where, "fetch it again") from error
 
-    return Store(path, _images(files), tuple(sorted(folders - {"."})), read)
+    folders = {name for name in folders if not _is_hidden(PurePosixPath(name))} - {"."}
+    return Store(path, _images(files), tuple(sorted(folders)), read)
 
 
 def _images(names: list[str]) -> tuple[str, ...]:
@@ -100,8 +101,11 @@ def _images(names: list[str]) -> tuple[str, ...]:
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
-    return name.suffix.lower() in _IMAGES and not hidden
+    return name.suffix.lower() in _IMAGES and not _is_hidden(name)
+
+
+def _is_hidden(name: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
 
 
 def _advice(path: Path) -> str:

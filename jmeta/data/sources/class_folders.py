@@ -1,0 +1,169 @@
+"""Data sets that come as folders of photographs by class, with class lists of the literature.
+
+miniImageNet and tieredImageNet are parts of ILSVRC-2012; neither it nor CUB may be passed on, so these read
+what the user has fetched. Photographs are resized to a square by area averaging, without cropping.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from jmeta.data import splits
+from jmeta.data.errors import DataError
+from jmeta.data.source import Dataset, DatasetInfo, from_splits
+from jmeta.data.sources.authors import LICENCES
+from jmeta.data.sources.cache import cached
+from jmeta.data.sources.images import Decoding, File, ImageClasses, check_complete, load_images, take
+from jmeta.data.sources.locate import locate
+from jmeta.data.sources.store import open_store
+
+IMAGES = 600  # of a class of miniImageNet
+_PLACES = ("", "train", "val", "validation", "test", "images", "CUB_200_2011/images")
+_ILSVRC = re.compile(r"n\d{8}_(\d+)\.jpe?g", re.IGNORECASE)
+
+
+class _Published(NamedTuple):
+    name: str
+    origin: str
+    classes: splits.ClassSplit
+    folders: tuple[str, ...]
+    images: int  # in all
+
+
+def mini_imagenet(
+    *, data_dir: str | os.PathLike[str] | None = None, image_size: int = 84, cache: bool | str = True
+) -> Dataset:
+    """Load miniImageNet (Vinyals et al. 2016; classes and images of Ravi and Larochelle 2017).
+
+    `data_dir` (or $JMETA_DATA) holds folders <wnid>/ of images, or those below train/, val/ and test/, or a
+    zip of them: 600 images a class, or the training images of ILSVRC-2012 (`<wnid>_<id>.JPEG`), of which the
+    published 600 are taken. Images are [image_size, image_size, 3]. Raises DataError for data that are
+    missing, damaged or incomplete.
+    """
+    names = ("mini_imagenet", "mini-imagenet", "miniImageNet", "miniImagenet")
+    origin = "Ravi and Larochelle 2017, 64/16/20 classes"
+    published = _Published("mini_imagenet", origin, splits.published("mini_imagenet_ravi"), names, 60000)
+    return _load(published, data_dir, image_size, cache)
+
+
+def tiered_imagenet(
+    *, data_dir: str | os.PathLike[str] | None = None, image_size: int = 84, cache: bool | str = True
+) -> Dataset:
+    """Load tieredImageNet (Ren et al. 2018), all training images of ILSVRC-2012 of its 608 classes.
+
+    Arguments and errors are those of `mini_imagenet`. It takes 16 GB at 84x84.
+    """
+    names = ("tiered_imagenet", "tiered-imagenet", "tieredImageNet", "tieredImagenet")
+    origin = "Ren et al. 2018, 351/97/160 classes of 20/6/8 categories"
+    lists = splits.published("tiered_imagenet")
+    classes = {split: tuple(entry.partition(",")[0] for entry in entries) for split, entries in lists.items()}
+    published = _Published("tiered_imagenet", origin, classes, names, 779165)
+    return _load(published, data_dir, image_size, cache)
+
+
+def cub(
+    *, data_dir: str | os.PathLike[str] | None = None, image_size: int = 84, cache: bool | str = True
+) -> Dataset:
+    """Load Caltech-UCSD Birds 200-2011 with the class lists of Chen et al. 2019, whole photographs.
+
+    `data_dir` (or $JMETA_DATA) holds the authors' CUB_200_2011/images/<NNN.Name>/ or those class folders; the
+    rest is as in `mini_imagenet`.
+    """
+    origin = "Chen et al. 2019, 100/50/50 classes"
+    names = ("cub", "CUB", "CUB_200_2011", "caltech_birds2011")
+    published = _Published("cub", origin, splits.published("cub"), names, 11788)
+    return _load(published, data_dir, image_size, cache)
+
+
+def _load(
+    published: _Published, data_dir: str | os.PathLike[str] | None, image_size: int, cache: bool | str
+) -> Dataset:
+    classes = [name for names in published.classes.values() for name in names]
+    found = locate(
+        published.name,
+        partial(_find, published, classes),
+        data_dir,
+        folders=published.folders,
+        expected=f"{len(classes)} class folders such as {classes[0]}/, below train/, val/, test/ or not",
+    )
+    decoding = Decoding(image_size, colour=True, filter="area")
+    settings = {"name": published.name, **decoding._asdict()}
+    images = cached(found, settings, partial(_decode, published.name, found, classes, decoding), cache)
+    notes = images.notes
+    if sum(images.counts) != published.images:
+        notes += (f"{sum(images.counts)} images where the published data set has {published.images}",)
+    shape = images.examples.shape[1:]
+    info = DatasetInfo(
+        published.name, LICENCES[published.name], published.origin, published.classes, shape, notes
+    )
+    return from_splits(info, {split: take(images, names) for split, names in published.classes.items()})
+
+
+def _find(published: _Published, classes: Sequence[str], folder: Path) -> list[Path] | None:
+    """Return the class folders, in the order of `classes`, or a list of one zip archive."""
+    if folder.is_file():
+        return [folder]
+    archives = [folder / f"{name}.zip" for name in published.folders]
+    if there := [path for path in archives if path.is_file()]:
+        return there[:1]
+    places = [folder / place for place in _PLACES if (folder / place).is_dir()]
+    found = {
+        name: next((place / name for place in places if (place / name).is_dir()), None) for name in classes
+    }
+    missing = [name for name, path in found.items() if path is None]
+    if len(missing) == len(classes):
+        return None
+    if missing:
+        what = f"{len(missing)} of {len(classes)} class folders are missing, {missing[0]} the first"
+        raise DataError(f"{published.name}: {what}", folder, "complete the folders")
+    return [path for path in found.values() if path is not None]
+
+
+def _decode(name: str, found: Sequence[Path], classes: Sequence[str], decoding: Decoding) -> ImageClasses:
+    files: dict[str, list[File]] = {label: [] for label in classes}
+    for path in found:
+        store = open_store(path)
+        for member in store.files:
+            label = PurePosixPath(member).parent.name if path.is_file() else path.name
+            if label in files:
+                files[label].append(store.file(member))
+    if empty := [label for label, members in files.items() if not members]:
+        where = found[0] if found[0].is_file() else found[classes.index(empty[0])]
+        what = f"class {empty[0]!r} holds no image ({len(empty)} such classes)"
+        raise DataError(what, where, "complete the data")
+    if name != "mini_imagenet":
+        return load_images(files, decoding)
+    chosen = numbers()
+    files = {label: _published_images(label, members, chosen[label]) for label, members in files.items()}
+    images = load_images(files, decoding)
+    check_complete(images, classes, IMAGES, found[0])
+    return images
+
+
+def numbers() -> dict[str, list[int]]:
+    """Return the published images of each class of miniImageNet, as numbers from 1 (splits/README.md)."""
+    parts = splits.read("mini_imagenet_ravi_images")["images"].values()
+    return {label: chosen for part in parts for label, chosen in part.items()}
+
+
+def _published_images(label: str, files: Sequence[File], numbers: Sequence[int]) -> list[File]:
+    """Return the 600 images of a class of miniImageNet out of those of ILSVRC-2012, or all of 600."""
+    if len(files) == len(numbers):
+        return list(files)
+    ids: Mapping[str, re.Match[str] | None] = {
+        where: _ILSVRC.search(PurePosixPath(where).name) for where, _ in files
+    }
+    if len(files) < max(numbers) or not all(ids.values()):
+        raise DataError(
+            f"class {label} has {len(files)} images",
+            files[0][0],
+            f"expected the {len(numbers)} published ones, or all training images of ILSVRC-2012 under their "
+            "names <wnid>_<id>.JPEG",
+        )
+    ranked = sorted(files, key=lambda file: int(ids[file[0]].group(1)))  # type: ignore[union-attr]
+    return [ranked[number - 1] for number in numbers]

@@ -1,0 +1,114 @@
+"""Precomputed features: vectors and labels in .npz files."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jmeta.data.class_dataset import ClassDataset, from_arrays
+from jmeta.data.errors import DataError
+from jmeta.data.source import SPLITS, Dataset, DatasetInfo, from_splits
+from jmeta.data.sources.folder import SHARES, read_split
+from jmeta.data.sources.locate import roots
+from jmeta.data.splits import by_seed
+
+_EXPECTED = "expected one .npz file with x [n, ...] and y [n], or train.npz, validation.npz and test.npz"
+
+
+def features(
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load features `x` [n, ...] (floats, or uint8 images [n, height, width, channel]), labels `y` [n].
+
+    `data_dir` is a .npz file, or a folder with one, or with train.npz, validation.npz and test.npz (whose
+    labels are their own). In a single file the classes are divided by the JSON file `split` as in
+    `jmeta.data.sources.folder.folder`; else by an array `split` [n] of "train", "validation" and "test" in
+    the file; else by `seed`, 64/16/20 %. Raises DataError for a file that is missing, damaged, holds pickled
+    objects, or whose arrays do not fit.
+    """
+    if data_dir is None:
+        raise DataError("features: no file is named", None, "name the .npz file or its folder with data_dir")
+    where = roots(data_dir)[0]
+    paths = {name: where / f"{name}.npz" for name in SPLITS}
+    if all(path.exists() for path in paths.values()):
+        if split is not None:
+            raise DataError("a split file is given for three files", where, "leave the split out")
+        parts, origin = {name: _read(path) for name, path in paths.items()}, "the three files"
+    else:
+        path = _only_file(where)
+        arrays = _read(path)
+        parts, origin = _divide(arrays, path, split, seed)
+    sets = {name: _grouped(arrays, where) for name, arrays in parts.items()}
+    classes = {name: tuple(str(label) for label in np.unique(arrays["y"])) for name, arrays in parts.items()}
+    shape = tuple(sets["train"].examples.shape[1:])
+    return from_splits(DatasetInfo(where.stem, "the owner's", origin, classes, shape), sets)
+
+
+def _only_file(where: Path) -> Path:
+    if where.is_file():
+        return where
+    found = sorted(where.glob("*.npz"))
+    if len(found) != 1:
+        raise DataError(f"{len(found)} .npz files", where, _EXPECTED)
+    return found[0]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            names = set(file.files) if isinstance(file, np.lib.npyio.NpzFile) else set()
+            arrays: dict[str, np.ndarray] = {name: file[name] for name in {"x", "y", "split"} & names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        pickled = "pickle" in str(error).lower()
+        what = "it holds pickled objects, or is no .npz file" if pickled else f"damaged ({error})"
+        advice = "write it with numpy.savez from arrays of numbers and strings"
+        raise DataError(what, path, advice) from error
+    if not {"x", "y"} <= set(arrays):
+        raise DataError("it lacks x or y", path, _EXPECTED)
+    lengths = {name: array.shape[:1] for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"x, y and split differ in length ({lengths})", path, _EXPECTED)
+    return arrays
+
+
+def _divide(
+    arrays: dict[str, np.ndarray], path: Path, split: str | os.PathLike[str] | None, seed: int
+) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    labels = np.array([str(label) for label in arrays["y"]])
+    if split is not None:
+        chosen, origin = read_split(Path(split), labels.tolist()), f"the file {Path(split).name}"
+        rows = {name: np.isin(labels, members) for name, members in chosen.items()}
+    elif "split" in arrays:
+        given = np.array(["validation" if str(name) == "val" else str(name) for name in arrays["split"]])
+        rows, origin = {name: given == name for name in SPLITS}, "the array split"
+    else:
+        chosen, origin = (
+            by_seed(set(labels.tolist()), seed, SHARES),
+            f"by seed {seed}, 64/16/20 % of the classes",
+        )
+        rows = {name: np.isin(labels, members) for name, members in chosen.items()}
+    seen: set[str] = set()
+    for name, mask in rows.items():
+        if not mask.any():
+            raise DataError(f"split {name!r} is empty", path, "give every split at least one class")
+        members = set(labels[mask].tolist())
+        if twice := sorted(seen & members):
+            advice = "few-shot learning tests on new classes: give every class to one split"
+            raise DataError(f"class {twice[0]!r} is in more than one split", path, advice)
+        seen |= members
+    return {name: {"x": arrays["x"][mask], "y": arrays["y"][mask]} for name, mask in rows.items()}, origin
+
+
+def _grouped(arrays: dict[str, np.ndarray], where: Path) -> ClassDataset:
+    try:
+        return from_arrays(arrays["x"], arrays["y"])
+    except ValueError as error:
+        raise DataError(str(error), where, _EXPECTED) from error

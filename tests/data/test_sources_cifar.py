@@ -1,0 +1,131 @@
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from source_helpers import encode, noise, one_line, real_data, write_tree, write_zip
+
+from jmeta.data import splits
+from jmeta.data.catalog import dataset
+from jmeta.data.sources import cifar
+
+SIZES = {"cifar_fs": (64, 16, 20), "fc100": (60, 20, 20)}
+
+
+def pictures():
+    """Three pictures of each class, {(part, class): [pixels, ...]}."""
+    number = {"train": 2, "test": 1}
+    return {
+        (part, name): [noise([index, part == "test", row], 32, 32, 3) for row in range(number[part])]
+        for part in ("train", "test")
+        for index, name in enumerate(cifar.class_names())
+    }
+
+
+def class_folders(format):
+    return {
+        f"cifar100/{part}/{name}/{row}.{format.lower()}": encode(pixels, format)
+        for (part, name), images in pictures().items()
+        for row, pixels in enumerate(images)
+    }
+
+
+def binary():
+    names = cifar.class_names()
+    files = {"fine_label_names.txt": "\n".join(names).encode() + b"\n"}
+    for part in ("train", "test"):
+        files[f"{part}.bin"] = b"".join(
+            bytes([0, names.index(name)]) + pixels.transpose(2, 0, 1).tobytes()
+            for (where, name), images in pictures().items()
+            if where == part
+            for pixels in images
+        )
+    return files
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, raw in files.items():
+            entry = tarfile.TarInfo(f"cifar-100-binary/{name}")
+            entry.size = len(raw)
+            archive.addfile(entry, io.BytesIO(raw))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(cifar, "IMAGES", 3)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_splits(name):
+    lists = splits.published(name)
+    assert tuple(len(lists[split]) for split in ("train", "validation", "test")) == SIZES[name]
+    assert {label for labels in lists.values() for label in labels} == set(cifar.class_names())
+    assert len(cifar.class_names()) == 100
+    assert "train" in cifar.class_names()
+
+
+def test_every_form_gives_the_same_arrays(tmp_path, small):
+    for folder in ("zip", "webp", "tar", "unpacked"):
+        (tmp_path / folder).mkdir()
+    write_zip(tmp_path / "zip/cifar100.zip", class_folders("PNG"))
+    write_zip(tmp_path / "webp/CIFAR-100-webp.zip", class_folders("WEBP"))
+    write_tree(tmp_path / "tree", class_folders("PNG"))
+    write_tar(tmp_path / "tar/cifar-100-binary.tar.gz", binary())
+    write_tree(tmp_path / "unpacked/cifar-100-binary", binary())
+    paths = ("zip", "webp", "tree", "tar", "unpacked", "zip/cifar100.zip")
+    loaded = [dataset("cifar_fs", data_dir=tmp_path / path, cache=False) for path in paths]
+    for data in loaded:
+        for split, count in zip(("train", "validation", "test"), SIZES["cifar_fs"]):
+            assert data.splits[split].counts.tolist() == [3] * count
+            np.testing.assert_array_equal(data.splits[split].examples, loaded[0].splits[split].examples)
+    position = loaded[0].info.classes["train"].index("train")
+    rows = loaded[0].splits["train"].examples[position * 3 : position * 3 + 3]
+    expected = pictures()[("train", "train")] + pictures()[("test", "train")]
+    assert {row.tobytes() for row in rows} == {pixels.tobytes() for pixels in expected}
+
+
+def test_damaged_and_foreign_archives(tmp_path, small):
+    with one_line("cifar_fs: no data found", "cifar-100-binary.tar.gz", tmp_path):
+        dataset("cifar_fs", data_dir=tmp_path)
+    (tmp_path / "cifar-100-python.tar.gz").write_bytes(b"")
+    with one_line("pickles run code and are never loaded"):
+        dataset("cifar_fs", data_dir=tmp_path)
+    with one_line("never loaded", "cifar-100-binary.tar.gz"):
+        dataset("cifar_fs", data_dir=tmp_path / "cifar-100-python.tar.gz", cache=False)
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    write_tar(path, binary())
+    path.write_bytes(path.read_bytes()[:50000])
+    with one_line("damaged or truncated archive", path):
+        dataset("cifar_fs", data_dir=tmp_path, cache=False)
+    files = binary()
+    write_tar(path, {**files, "train.bin": files["train.bin"][:-1]})
+    with one_line("train.bin is truncated", path):
+        dataset("cifar_fs", data_dir=tmp_path, cache=False)
+    write_tar(path, {name: files[name] for name in ("train.bin", "fine_label_names.txt")})
+    with one_line("test.bin is missing", path):
+        dataset("fc100", data_dir=tmp_path, cache=False)
+
+
+def test_class_folders_laid_out_otherwise_or_incomplete(tmp_path, small):
+    files = class_folders("PNG")
+    path = write_zip(
+        tmp_path / "cifar100.zip", {name.replace("cifar100/", ""): files[name] for name in files}
+    )
+    dataset("cifar_fs", data_dir=tmp_path, cache=False)
+    write_zip(path, {"cifar100/train/apple/1.png": files["cifar100/train/apple/0.png"]})
+    with one_line("99 of 100 classes are missing"):
+        dataset("cifar_fs", data_dir=tmp_path, cache=False)
+    write_zip(path, {**files, "cifar100/train/apples/1.png": b""})
+    with one_line("not laid out as CIFAR-100", "apples/1.png"):
+        dataset("cifar_fs", data_dir=tmp_path, cache=False)
+
+
+@pytest.mark.slow
+def test_real_cifar(tmp_path):
+    folder = real_data("cifar100")
+    for name, sizes in SIZES.items():
+        data = dataset(name, data_dir=folder, cache=str(tmp_path))
+        for split, size in zip(("train", "validation", "test"), sizes):
+            assert data.splits[split].counts.tolist() == [600] * size
+            assert data.splits[split].examples.shape == (600 * size, 32, 32, 3)
