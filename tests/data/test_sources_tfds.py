@@ -1,6 +1,9 @@
+import http.server
+import threading
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from test_sources_cifar import binary, class_folders, write_tar
 from test_sources_omniglot import CLASSES, drawings
 
 from jmeta.data.catalog import dataset
-from jmeta.data.sources import cifar, omniglot, prepared
+from jmeta.data.sources import authors, cifar, omniglot, prepared
 from jmeta.data.sources.omniglot import PARTS
 
 
@@ -64,6 +67,29 @@ def test_cifar_prepared_from_archives_reads_back_the_same(tmp_path, monkeypatch,
     data, expected = (dataset("fc100", data_dir=path, cache=False) for path in (tmp_path / "tfds", archives))
     for split in expected.splits:
         np.testing.assert_array_equal(data.splits[split].examples, expected.splits[split].examples)
+
+
+def test_download_from_a_server(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(omniglot._SPLITS, "vinyals", (lambda: CLASSES, "a test"))
+    monkeypatch.setattr(omniglot, "DRAWERS", 2)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for part, files in zip(PARTS, drawings()):
+            write_zip(tmp_path / f"{part}.zip", files)
+            url = f"http://127.0.0.1:{server.server_port}/{part}.zip"
+            monkeypatch.setitem(authors.URLS, f"{part}.zip", url)
+        data = dataset("omniglot", data_dir=tmp_path / "new", download=True, cache=False)
+        server.shutdown()
+    expected = dataset("omniglot", data_dir=tmp_path, cache=False)
+    for split in CLASSES:
+        np.testing.assert_array_equal(data.splits[split].examples, expected.splits[split].examples)
+    assert capsys.readouterr().out == ""
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 def test_nothing_is_downloaded_unless_asked_for(tmp_path, no_network):

@@ -83,17 +83,14 @@ def _divide(
     arrays: dict[str, np.ndarray], path: Path, split: str | os.PathLike[str] | None, seed: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], str]:
     labels = np.array([str(label) for label in arrays["y"]])
-    if split is not None:
-        chosen, origin = read_split(Path(split), labels.tolist()), f"the file {Path(split).name}"
-        rows = {name: np.isin(labels, members) for name, members in chosen.items()}
-    elif "split" in arrays:
+    if split is None and "split" in arrays:
         given = np.array(["validation" if str(name) == "val" else str(name) for name in arrays["split"]])
         rows, origin = {name: given == name for name in SPLITS}, "the array split"
     else:
-        chosen, origin = (
-            by_seed(set(labels.tolist()), seed, SHARES),
-            f"by seed {seed}, 64/16/20 % of the classes",
-        )
+        if split is not None:
+            chosen, origin = read_split(Path(split), labels.tolist()), f"the file {Path(split).name}"
+        else:
+            chosen, origin = by_seed(set(labels.tolist()), seed, SHARES), f"by seed {seed}, 64/16/20 %"
         rows = {name: np.isin(labels, members) for name, members in chosen.items()}
     seen: set[str] = set()
     for name, mask in rows.items():

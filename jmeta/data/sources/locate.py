@@ -43,7 +43,10 @@ def locate(
         for folder in (*(root / below for below in folders), root):
             if folder.exists() and (found := find(folder)) is not None:
                 return found
-    pickles = [path.name for root in looked if root.is_dir() for path in root.iterdir() if is_pickle(path)]
+    tried = [
+        path for root in looked for path in (root, *(root / below for below in folders)) if path.is_dir()
+    ]
+    pickles = [path.name for folder in tried for path in folder.iterdir() if is_pickle(path)]
     refused = f" ({pickles[0]} is there, but pickles run code and are never loaded)" if pickles else ""
     raise DataError(
         f"{name}: no data found",

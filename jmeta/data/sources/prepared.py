@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -98,7 +100,8 @@ def prepare(
     try:
         builder = builder_class(data_dir=os.fspath(target), file_format="array_record")
         config = tfds.download.DownloadConfig(manual_dir=archives)
-        builder.download_and_prepare(download_config=config)
+        with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+            builder.download_and_prepare(download_config=config)
         return Path(builder.data_dir)
     except DataError:
         raise
