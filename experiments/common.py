@@ -133,7 +133,7 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoRetur
         sys.exit(0)
     try:
         settings = parse(experiment, argv)
-        if settings.preset == "list":
+        if getattr(settings, "preset", None) == "list":
             print(presets_text(experiment))
             sys.exit(0)
         code = experiment.run(settings)
