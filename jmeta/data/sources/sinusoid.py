@@ -1,0 +1,81 @@
+"""Sine waves to regress on: each task is y = A sin(x - phase) with an amplitude and a phase of its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.data.source import SPLITS, Dataset, DatasetInfo, Sampler, check_split
+from jmeta.types import Batch, Key, Task
+
+Range = tuple[float, float]
+
+
+class _Draw(NamedTuple):
+    """The static part of the sampler: equal settings compare equal, so that jit compiles them once."""
+
+    shot: int
+    query: int
+    amplitude: Range
+    phase: Range
+    x: Range
+
+    def __call__(self, key: Key) -> Task:
+        number = self.shot + self.query
+        amplitude, phase, *places = jax.random.uniform(key, (2 + number,), jnp.float32)
+        x = _within(self.x, jnp.stack(places))[:, None]
+        y = _within(self.amplitude, amplitude) * jnp.sin(x - _within(self.phase, phase))
+        return Task(Batch(x[: self.shot], y[: self.shot]), Batch(x[self.shot :], y[self.shot :]))
+
+
+def _within(bounds: Range, unit: jax.Array) -> jax.Array:
+    """Map 0..1 onto `bounds`."""
+    return bounds[0] + (bounds[1] - bounds[0]) * unit
+
+
+def sinusoids(
+    *,
+    shot: int,
+    query: int,
+    amplitude: Range = (0.1, 5.0),
+    phase: Range = (0.0, math.pi),
+    x: Range = (-5.0, 5.0),
+) -> Sampler:
+    """Make the sampler of sine-wave regressions of Finn et al. (2017, section 5.1).
+
+    `sampler(key) -> Task` with support x, y [shot, 1] and query x, y [query, 1], float32, without noise:
+    y = A sin(x - phase), where A, phase (radians) and each x are uniform in the ranges given. Huisman et al.
+    (2022) write A sin(x + p), p in 0..pi: phase=(-math.pi, 0.0). Raises ValueError for a shot or query below
+    1 and for a range that is not (low, high).
+    """
+    for name, number in {"shot": shot, "query": query}.items():
+        if number < 1:
+            raise ValueError(f"sinusoids: {name} is {number}; expected at least 1")
+    for name, bounds in {"amplitude": amplitude, "phase": phase, "x": x}.items():
+        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+            raise ValueError(f"sinusoids: {name} is {bounds}; expected (low, high)")
+    return jax.tree_util.Partial(_Draw(shot, query, tuple(amplitude), tuple(phase), tuple(x)))
+
+
+def dataset() -> Dataset:
+    """Make the data set of sine waves; every split draws from the one distribution (tasks are never repeated).
+
+    `episodes(split, shot=, query=)` takes the options of `sinusoids`.
+    """
+    info = DatasetInfo(
+        name="sinusoid",
+        licence="Apache-2.0 (made by jmeta)",
+        split="procedural: each split is the whole distribution, told apart by the keys of its tasks",
+        classes={},
+        shape=(1,),
+        notes=("y = A sin(x - phase), A in 0.1..5, phase in 0..pi, x in -5..5 (Finn et al. 2017)",),
+    )
+    return Dataset(info, _episodes)
+
+
+def _episodes(split: str, **options: Any) -> Sampler:
+    check_split(split, SPLITS)
+    return sinusoids(**options)
