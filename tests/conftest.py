@@ -1,7 +1,72 @@
 """Strict numerics for the whole suite: float64 available, rank promotion and warnings are errors."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def enable_x64() -> Callable:
+    """A context with float64 on or off: users' own code runs with it off and with rank promotion."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def switched(on: bool):
+        with jax.enable_x64(on), jax.numpy_rank_promotion("allow"):
+            yield
+
+    return switched
+
+
+@pytest.fixture(scope="session")
+def run_experiment(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
+    """`run_experiment(name, *flags)`: an entry point in a process of its own; programs are compiled once."""
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        settings = {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", *arguments],
+            cwd=ROOT,
+            env=os.environ | settings | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return run
+
+
+TINY = (
+    "--dataset=glyphs --way=5 --shot=1 --query=2 --filters=4 --meta_batch=2 --steps=8 --eval_every=4 "
+    "--validation_tasks=4 --eval_tasks=10 --checkpoint_every=4 --log_every=2"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Flags of the smallest whole run."""
+    return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_experiment, tmp_path_factory) -> Path:
+    """The workdir of a finished tiny run of COMLN."""
+    workdir = tmp_path_factory.mktemp("comln") / "run"
+    done = run_experiment("comln", *TINY, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir

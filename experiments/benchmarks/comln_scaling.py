@@ -1,8 +1,8 @@
 """Time and memory of one meta-gradient against the horizon (003, Figure 3).
 
-One 5-way 5-shot task, Conv-4 on 84x84 images; a horizon T is T / 0.01 gradient steps (App. E.2). Memory is that
-of the compiled program's temporaries, each compiled with the step bound that its horizon needs. A curve ends
-where one gradient passes --max_seconds or --max_gigabytes.
+One 5-way 5-shot task, Conv-4 on 84x84 images; a horizon T is T / 0.01 gradient steps (App. E.2). Memory is
+that of the compiled program's temporaries, each compiled with the step bound that its horizon needs. A curve
+ends where one gradient passes --max_seconds or --max_gigabytes.
 
 python -m experiments.benchmarks.comln_scaling [--output=runs/comln_scaling] [--image_size=84] [--shot=5]
 """
@@ -72,7 +72,7 @@ def meta_gradient(adapter: Any, settings: SimpleNamespace) -> tuple[Callable[...
 
 
 def measure(method: str, settings: SimpleNamespace, horizon: float, solver_steps: int) -> dict[str, Any]:
-    """Seconds (median of --repeats) and bytes of a meta-gradient; no seconds where memory passes its limit."""
+    """Seconds (median of --repeats) and bytes of a meta-gradient; not run where memory passes its limit."""
     import jax
     import numpy as np
 
