@@ -1,11 +1,9 @@
-import numpy as np
 import pytest
 from source_helpers import encode, noise, one_line, write_tree, write_zip
 
 from jmeta.data import splits
 from jmeta.data.catalog import dataset
 from jmeta.data.sources import class_folders
-from jmeta.data.sources.images import Decoding, decode, load_images
 
 COUNTS = {"mini_imagenet": (64, 16, 20), "tiered_imagenet": (351, 97, 160), "cub": (100, 50, 50)}
 PICTURE = encode(noise(0, 6, 6, 3), "JPEG")
@@ -77,13 +75,3 @@ def test_missing_and_empty_class_folders(tmp_path):
             (tmp_path / "CUB_200_2011/images" / label).mkdir(exist_ok=True)
     with one_line("holds no image (199 such classes)"):
         dataset("cub", data_dir=tmp_path / "CUB_200_2011", cache=False)
-
-
-def test_large_pictures_decode_in_threads_to_the_same():
-    raws = [encode(noise(seed, 220, 180, 3), "JPEG") for seed in range(3)]
-    assert min(len(raw) for raw in raws) > 16 * 1024
-    decoding = Decoding(20, True, "area")
-    images = load_images({"a": [(str(seed), lambda raw=raw: raw) for seed, raw in enumerate(raws)]}, decoding)
-    expected = sorted(decode("", raw, decoding).tobytes() for raw in raws)
-    assert [row.tobytes() for row in images.examples] == expected
-    assert np.ptp(images.examples) > 0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +15,6 @@ from jmeta.data.errors import DataError
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "area": Image.Resampling.BOX}
-_PHOTOGRAPH = 16 * 1024  # bytes of a file from which decoding in threads pays
 
 File = tuple[str, Callable[[], bytes | np.ndarray]]  # its name in messages, and what reads it
 
@@ -53,7 +50,9 @@ def load_images(files: Mapping[str, Sequence[File]], decoding: Decoding) -> Imag
     if empty or not files:
         raise DataError(f"class {empty[0]!r} holds no image" if empty else "no image found")
     counts = tuple(len(members) for members in files.values())
-    decoded = _decode_all((file for members in files.values() for file in members), decoding)
+    decoded = (
+        (label, decode(label, read(), decoding)) for members in files.values() for label, read in members
+    )
     first_label, first = next(decoded)
     examples = np.empty((sum(counts), *first.shape), np.uint8)
     examples[0] = first
@@ -99,17 +98,6 @@ def check_complete(images: ImageClasses, classes: Sequence[str], number: int, wh
             where,
             "the data are incomplete or mixed with others: fetch them again",
         )
-
-
-def _decode_all(files: Iterable[File], decoding: Decoding) -> Iterator[tuple[str, np.ndarray]]:
-    # Pillow lets go of the interpreter's lock while it decodes; for small images the handing over costs more.
-    files = iter(files)
-    with ThreadPoolExecutor() as pool:
-        while chunk := [(label, read()) for label, read in islice(files, 256)]:
-            large = sum(len(raw) for _, raw in chunk) > _PHOTOGRAPH * len(chunk)
-            labels, raws = zip(*chunk)
-            run = pool.map if large else map
-            yield from zip(labels, run(decode, labels, raws, [decoding] * len(chunk)))
 
 
 def decode(label: str, raw: bytes | np.ndarray, decoding: Decoding) -> np.ndarray:
