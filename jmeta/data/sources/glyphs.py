@@ -25,6 +25,7 @@ DOTS = 16  # of ink along a stroke: closer than the pen is wide
 EVEN = np.linspace(0, 1, DOTS)
 # Denser at the ends, where a curve is fast.
 PLACES = (EVEN - np.sin(2 * np.pi * EVEN) / 12).astype(np.float32)
+NOISE = STROKES * 8 + 11  # numbers that make one drawer's attempt
 CLASSES = 2**20  # of each split: more than any run draws
 
 
@@ -61,14 +62,15 @@ def dataset(*, classes: int | None = None, drawers: int = 20, seed: int = 0) -> 
 
 
 def _episodes(seed: int, split: str, **options: Any) -> Sampler:
-    data = jax.random.key(seed), jnp.uint32(SPLITS.index(check_split(split)))
+    data = np.uint32(seed), np.uint32(SPLITS.index(check_split(split)))
     return episodes_from(_fetch, data, classes=CLASSES, shape=(SIDE, SIDE, 1), **options)
 
 
-def _fetch(data: tuple[Key, Array], key: Key, classes: Array, number: int) -> Array:
+def _fetch(data: tuple[Array, Array], key: Key, classes: Array, number: int) -> Array:
     """Draw `number` examples [way, number, 28, 28, 1] of each class index of `classes` [way]."""
-    seed_key, split = data
-    class_keys = jax.vmap(jax.random.fold_in, (None, 0))(seed_key, 3 * classes.astype(jnp.uint32) + split)
+    seed, split = data
+    numbers = 3 * classes.astype(jnp.uint32) + split
+    class_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
     return jax.vmap(draw, (0, 0, None))(
         jax.random.split(key, classes.shape[0]), jax.vmap(character)(class_keys), number
     )
@@ -76,13 +78,13 @@ def _fetch(data: tuple[Key, Array], key: Key, classes: Array, number: int) -> Ar
 
 def _pool(split: str, classes: int, drawers: int, seed: int) -> ClassDataset:
     """Draw a fixed set of images, a hundred classes at a time."""
-    data = jax.random.key(seed), jnp.uint32(SPLITS.index(split))
+    index = np.uint32(SPLITS.index(split))
+    pool_key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1 - index)  # no character's key
     fetch = jax.jit(_fetch, static_argnums=3)
 
     def block(start: int) -> np.ndarray:
-        index = jnp.arange(start, start + 100, dtype=jnp.int32)
-        key = jax.random.fold_in(jax.random.fold_in(data[0], 2**31 + SPLITS.index(split)), start)
-        images = fetch(data, key, index, drawers)
+        chosen = jnp.arange(start, start + 100, dtype=jnp.int32)
+        images = fetch((np.uint32(seed), index), jax.random.fold_in(pool_key, start), chosen, drawers)
         return np.asarray(jnp.round(images * 255).astype(jnp.uint8)).reshape(-1, SIDE, SIDE, 1)
 
     examples = np.concatenate([block(start) for start in range(0, classes, 100)])[: classes * drawers]
@@ -93,20 +95,24 @@ def _pool(split: str, classes: int, drawers: int, seed: int) -> ClassDataset:
 def character(key: Key) -> Character:
     """Make the character of a class key: 2 to 4 strokes, centred and of a like extent."""
     draws = jax.random.uniform(key, (STROKES * 8 + 1,), jnp.float32)
-    number = 2 + (draws[-1] > 0.3).astype(jnp.int32) + (draws[-1] > 0.7).astype(jnp.int32)
-    strokes: list[Array] = []
-    for x, y, angle, length, bend, twist, attached, place in draws[:-1].reshape(STROKES, 8):
-        start = 1.6 * jnp.stack([x, y]) - 0.8
-        if strokes:  # three in four start on the stroke before, a third of these at its end
-            along = jnp.minimum(1.5 * place, 1)[None]
-            start = jnp.where(attached < 0.75, bezier(strokes[-1], along)[0], start)
-        direction = 2 * jnp.pi * angle
-        across = (0.6 + length) * jnp.stack([jnp.cos(direction), jnp.sin(direction)])
-        normal = jnp.stack([-across[1], across[0]])
-        first, second = 1.8 * (bend - 0.5), 1.8 * (twist - 0.5)
-        inner = [start + across / 3 + first * normal, start + across * 2 / 3 + second * normal]
-        strokes.append(jnp.stack([start, *inner, start + across]))
-    points, drawn = jnp.stack(strokes), jnp.arange(STROKES) < number
+    x, y, angle, length, bend, twist, attached, place = draws[1:].reshape(8, STROKES)
+    angle = 2 * jnp.pi * angle
+    across = (0.6 + length)[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    normal = jnp.stack([-across[:, 1], across[:, 0]], axis=1)
+    inner = (
+        across / 3 + 1.8 * (bend - 0.5)[:, None] * normal,
+        across * 2 / 3 + 1.8 * (twist - 0.5)[:, None] * normal,
+    )
+    lines = jnp.stack([jnp.zeros_like(across), *inner, across], axis=1)
+    # Three in four start on the stroke before, a third of these at its end, the others along it.
+    joints = jax.vmap(bezier)(lines, jnp.minimum(1.5 * place, 1)[:, None])[:, 0]
+    starts = [1.6 * jnp.stack([x[0], y[0]]) - 0.8]
+    for stroke in range(1, STROKES):
+        free = 1.6 * jnp.stack([x[stroke], y[stroke]]) - 0.8
+        starts.append(jnp.where(attached[stroke] < 0.75, starts[-1] + joints[stroke - 1], free))
+    points = lines + jnp.stack(starts)[:, None]
+    number = 2 + (draws[0] > 0.3).astype(jnp.int32) + (draws[0] > 0.7).astype(jnp.int32)
+    drawn = jnp.arange(STROKES) < number
     real = drawn[:, None, None]
     low = jnp.where(real, points, jnp.inf).min((0, 1), keepdims=True)
     high = jnp.where(real, points, -jnp.inf).max((0, 1), keepdims=True)
@@ -116,13 +122,13 @@ def character(key: Key) -> Character:
 
 def draw(key: Key, glyph: Character, number: int) -> Array:
     """Draw a character by `number` drawers: images [number, 28, 28, 1] float32, ink 1 on 0."""
-    noise = jax.random.normal(key, (number * (STROKES * 8 + 12),), jnp.float32).reshape(number, -1)
+    noise = jax.random.normal(key, (number * NOISE,), jnp.float32).reshape(number, NOISE)
     return jax.vmap(_attempt, (0, None))(noise, glyph)
 
 
 def _attempt(noise: Array, glyph: Character) -> Array:
-    """One drawer's image [28, 28, 1], from normal numbers [44]."""
-    slips, whole, bend, pen = jnp.split(noise, [STROKES * 8, STROKES * 8 + 6, STROKES * 8 + 11])
+    """One drawer's image [28, 28, 1], from normal numbers [NOISE]."""
+    slips, whole, bend, pen = jnp.split(noise, [NOISE - 11, NOISE - 5, NOISE - 1])
     points = glyph.points + 0.06 * slips.reshape(glyph.points.shape)
     dots = bezier(points, jnp.asarray(PLACES)).reshape(-1, 2)
     waves = jnp.sin(1.7 * dots[:, ::-1] + 2 * bend[None, :2])

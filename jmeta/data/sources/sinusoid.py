@@ -24,10 +24,10 @@ class _Draw(NamedTuple):
     x: Range
 
     def __call__(self, key: Key) -> Task:
-        number = self.shot + self.query
-        amplitude, phase, *places = jax.random.uniform(key, (2 + number,), jnp.float32)
-        x = _within(self.x, jnp.stack(places))[:, None]
-        y = _within(self.amplitude, amplitude) * jnp.sin(x - _within(self.phase, phase))
+        unit = jax.random.uniform(key, (2 + self.shot + self.query,), jnp.float32)
+        amplitude, phase = _within(self.amplitude, unit[0]), _within(self.phase, unit[1])
+        x = _within(self.x, unit[2:])[:, None]
+        y = amplitude * jnp.sin(x - phase)
         return Task(Batch(x[: self.shot], y[: self.shot]), Batch(x[self.shot :], y[self.shot :]))
 
 
@@ -57,11 +57,11 @@ def sinusoids(
     for name, bounds in {"amplitude": amplitude, "phase": phase, "x": x}.items():
         if len(bounds) != 2 or not bounds[0] <= bounds[1]:
             raise ValueError(f"sinusoids: {name} is {bounds}; expected (low, high)")
-    return jax.tree_util.Partial(_Draw(shot, query, tuple(amplitude), tuple(phase), tuple(x)))
+    return jax.tree_util.Partial(_Draw(shot, query, amplitude, phase, x))
 
 
 def dataset() -> Dataset:
-    """Make the data set of sine waves; every split draws from the one distribution (tasks are never repeated).
+    """Make the data set of sine waves; every split draws from the one distribution.
 
     `episodes(split, shot=, query=)` takes the options of `sinusoids`.
     """
