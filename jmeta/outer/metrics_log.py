@@ -38,7 +38,10 @@ class MetricsLog:
         self.directory.mkdir(parents=True, exist_ok=True)
         _cut(self.path, step)
         self._file = self.path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(self.directory / "tensorboard"), purge_step=step + 1)
+        # The suffix keeps apart the files of two starts within one second.
+        self._events = SummaryWriter(
+            str(self.directory / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}"
+        )
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl and its numbers to the events as <split>/<metric>."""

@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import sys
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +29,10 @@ def quiet(line, steps):
 
 
 def draw(noise, key):
-    """A line through noise [3], with 8 points to adapt on and 8 to judge by."""
+    """Points of a random plane (`noise` [3, 1] is how random), 8 points to adapt on and 8 to judge by."""
     key_w, key_x = jax.random.split(key)
-    x = jax.random.normal(key_x, (16, 3), jnp.float32)
-    y = x @ (1 + noise * jax.random.normal(key_w, (3, 1), jnp.float32))
+    x = jax.random.uniform(key_x, (16, 3), jnp.float32, -1, 1)
+    y = x @ (1 + noise * jax.random.uniform(key_w, (3, 1), jnp.float32))
     return Task(Batch(x[:8], y[:8]), Batch(x[8:], y[8:]))
 
 
@@ -45,7 +44,7 @@ def make(mesh=None):
     """The learner; its model state averages the inner losses."""
 
     def init(key, x):
-        meta = {"w": jax.random.normal(key, (3, 1), jnp.float32), "log_rate": jnp.float32(-2)}
+        meta = {"w": jax.random.uniform(key, (3, 1), jnp.float32), "log_rate": jnp.float32(-2)}
         return meta, {"average": jnp.float32(0)}
 
     def adapt(meta, state, support, key, *, train):
@@ -114,7 +113,7 @@ def main():
             state,
             plan,
             key=jax.random.key(1),
-            validate=partial(validation(made)),
+            validate=validation(made),
             select=("loss", "min"),
             checkpoints=checkpoints,
             log=log,

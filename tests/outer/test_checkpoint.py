@@ -1,0 +1,170 @@
+"""Checkpoints: what is kept, what is refused, what survives damage."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jmeta.outer.checkpoint import CheckpointError, Checkpoints, IdentityError
+from jmeta.types import LearnerState
+
+# tensorstore's threads complain on their own when it reads damaged arrays.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+IDENTITY = {"shot": 1, "learning_rate": 0.1, "splits": ("a", "b")}
+
+
+def state(step):
+    """A state with all that orbax has to carry: typed key, optax state, mixed types, an empty leaf."""
+    meta = {"w": jnp.full((2, 3), step, jnp.float32), "half": jnp.full(2, step, jnp.bfloat16)}
+    opt = optax.chain(optax.clip(1.0), optax.adam(0.1)).init(meta)
+    return LearnerState(jnp.int32(step), meta, None, opt, jax.random.key(step))
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def opened(tmp_path, said):
+    """A function that opens the checkpoints of one directory, as a new process would."""
+    made = []
+
+    def open_(identity=IDENTITY):
+        made.append(Checkpoints(tmp_path / "checkpoints", identity, say=said.append))
+        return made[-1]
+
+    yield open_
+    for checkpoints in made:
+        checkpoints.close()
+
+
+def save(checkpoints, *steps, best=None):
+    for step in steps:
+        checkpoints.save(step, state(step), {"best": best and {"step": best, "metrics": {"accuracy": 0.5}}})
+    checkpoints.wait()
+
+
+def kept(tmp_path):
+    return sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+
+
+def test_a_state_returns_bit_for_bit_with_its_meta(opened):
+    save(opened(), 3)
+    step, found, meta = opened().restore(state(0))
+    assert step == 3 and meta["best"] is None and meta["identity"]["splits"] == ["a", "b"]
+    assert jax.tree.structure(found) == jax.tree.structure(state(3))
+    np.testing.assert_array_equal(jax.random.bits(found.key), jax.random.bits(jax.random.key(3)))
+    for ours, theirs in zip(jax.tree.leaves(found[:4]), jax.tree.leaves(state(3)[:4]), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_nothing_to_restore(opened, tmp_path):
+    assert opened().restore(state(0)) is None and opened().latest_step() is None
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        opened().restore_best(state(0))
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        Checkpoints.reader(tmp_path / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="elsewhere: no checkpoints"):
+        Checkpoints.reader(tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_last_two_and_the_newest_best_are_kept(opened, tmp_path):
+    """Over a restart, too."""
+    first = opened()
+    save(first, 1, 2, best=2)
+    save(first, 3, 4, best=2)
+    assert kept(tmp_path) == [2, 3, 4]
+    first.close()
+    second = opened()
+    save(second, 5, 6, best=2)
+    assert kept(tmp_path) == [2, 5, 6]
+    best = Checkpoints.reader(tmp_path / "checkpoints").restore_best(jax.eval_shape(lambda: state(0)))
+    assert float(best.meta["w"][0, 0]) == 2
+    save(second, 7, 8, 9, best=7)
+    assert kept(tmp_path) == [7, 8, 9]
+
+
+def test_without_validation_the_newest_is_the_best(opened):
+    save(opened(), 1, 2)
+    assert int(opened().restore_best(state(0)).step) == 2
+
+
+def test_another_identity_is_refused_flag_by_flag(opened):
+    save(opened(), 1)
+    other = opened({"shot": 5, "learning_rate": 0.1, "ridge": 0.5})
+    with pytest.raises(IdentityError) as caught:
+        other.check_identity()
+    message = str(caught.value)
+    assert "shot is 5 now and 1 there" in message and "ridge is 0.5 now and None there" in message
+    assert "learning_rate" not in message and "\n" not in message
+    with pytest.raises(IdentityError):
+        other.restore(state(0))
+    opened(dict(IDENTITY, splits=["a", "b"])).check_identity()
+
+
+def test_another_version_only_warns(opened, said, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("jmeta.outer.checkpoint.metadata.version", lambda package: "0.1")
+        save(opened(), 1)
+    opened().check_identity()
+    assert any("written with jax 0.1, this is jax" in line for line in said)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "meta": lambda folder: cut(folder / "meta" / "metadata"),
+    "state metadata": lambda folder: cut(folder / "state" / "_METADATA"),
+    "arrays": lambda folder: [cut(path) for path in (folder / "state").rglob("d/*")],
+    "half gone": lambda folder: shutil.rmtree(folder / "state"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(opened, tmp_path, said, damage):
+    save(opened(), 1, 2)
+    DAMAGE[damage](tmp_path / "checkpoints" / "2")
+    checkpoints = opened()
+    step, found, _ = checkpoints.restore(state(0))
+    assert step == 1 and float(found.meta["w"][0, 0]) == 1
+    assert sum("2 is damaged" in line for line in said) == 1
+    save(checkpoints, 2)
+    assert opened().restore(state(0))[0] == 2
+
+
+def test_when_all_are_damaged_nothing_is_removed(opened, tmp_path):
+    save(opened(), 1, 2)
+    for step in (1, 2):
+        DAMAGE["arrays"](tmp_path / "checkpoints" / str(step))
+    with pytest.raises(CheckpointError, match=r"none of 2 checkpoints can be read, the newest \(2\)"):
+        opened().restore(state(0))
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_what_a_kill_left_half_written_is_removed(opened, tmp_path):
+    save(opened(), 1)
+    half = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "checkpoints" / "1", half)
+    (half / "commit_success.txt").unlink()
+    checkpoints = opened()
+    assert checkpoints.latest_step() == 1
+    save(checkpoints, 2)
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_a_state_may_be_donated_once_saved(opened):
+    checkpoints = opened()
+    big = LearnerState(jnp.int32(1), {"w": jnp.ones((512, 1024))}, None, (), jax.random.key(0))
+    checkpoints.save(1, big, {})
+    jax.jit(lambda s: jax.tree.map(lambda a: a * 0, s.meta), donate_argnums=0)(big)
+    _, found, _ = checkpoints.restore(jax.eval_shape(lambda: big))
+    assert float(found.meta["w"].min()) == 1

@@ -1,0 +1,227 @@
+"""The loop in one process: what is logged, where it stops, what ends it."""
+
+import json
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_run
+
+from jmeta.outer.checkpoint import Checkpoints, IdentityError
+from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
+from jmeta.outer.metrics_log import CLOCK_FIELDS, MetricsLog, read_metrics
+
+PLAN = Plan(steps=30, meta_batch=4, log_every=6, eval_every=10, checkpoint_every=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Every run here has the same few programs."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def train(workdir, plan=PLAN, made=None, **options):
+    """A run in `workdir` with everything; the outcome."""
+    made = made or toy_run.make()
+    checkpoints, log = Checkpoints(workdir / "checkpoints", {"seed": 0}), MetricsLog(workdir)
+    settings = {
+        "validate": toy_run.validation(made),
+        "select": ("loss", "min"),
+        "report": toy_run.quiet,
+        "key": jax.random.key(1),
+        **options,
+    }
+    try:
+        state = toy_run.start(made)
+        return fit(made, toy_run.sampler(), state, plan, checkpoints=checkpoints, log=log, **settings)
+    finally:
+        checkpoints.close()
+        log.close()
+
+
+def lines(workdir):
+    records = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if k not in CLOCK_FIELDS} for record in records]
+
+
+def numbers(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def assert_same_run(ours, theirs):
+    """(workdir, outcome) each: equal bits and equal lines."""
+    for a, b in zip(jax.tree.leaves(ours[1].state), jax.tree.leaves(theirs[1].state), strict=True):
+        np.testing.assert_array_equal(numbers(a), numbers(b))
+    assert ours[1].best == theirs[1].best
+    assert json.dumps(lines(ours[0])) == json.dumps(lines(theirs[0]))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run: (workdir, outcome)."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train(workdir)
+
+
+def stopper(dispatches, number=signal.SIGTERM):
+    """A `stop` that hears a signal after so many dispatches."""
+    calls = iter([None] * dispatches)
+    return lambda: next(calls, number)
+
+
+def test_the_run_is_the_learner_stepped_on_the_tasks_of_the_key(whole):
+    """Against a plain Python loop, with the tasks drawn one by one."""
+    made, key = toy_run.make(), jax.random.key(1)
+    state, losses = toy_run.start(made), []
+    step = jax.jit(made.step)
+    for number in range(12):
+        step_key = jax.random.fold_in(key, number)
+        keys = [jax.random.fold_in(step_key, i) for i in range(PLAN.meta_batch)]
+        tasks = [toy_run.sampler()(task_key) for task_key in keys]
+        state, metrics = step(state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks))
+        losses.append(float(metrics["loss"].mean()))
+    trained = [line for line in lines(whole[0]) if line["split"] == "train"]
+    assert [line["step"] for line in trained] == [6, 12, 18, 24, 30]
+    for line, part in zip(trained, (losses[:6], losses[6:])):
+        np.testing.assert_allclose(line["loss"], np.mean(part), rtol=1e-5)
+    assert trained[0].keys() == {"step", "split", "loss", "gradient_norm", "horizon"}
+
+
+def test_validates_at_multiples_and_keeps_the_best(whole):
+    workdir, outcome = whole
+    assert isinstance(outcome, Outcome) and (outcome.step, outcome.reason) == (30, "done")
+    validations = {line["step"]: line["loss"] for line in lines(workdir) if line["split"] == "validation"}
+    assert list(validations) == [10, 20, 30]
+    best = min(validations, key=validations.get)
+    assert outcome.best["step"] == best and outcome.best["metrics"]["loss"] == validations[best]
+    assert outcome.tasks_per_second > 0 and outcome.compile_seconds > 0
+    made = toy_run.make()
+    state = Checkpoints.reader(workdir / "checkpoints").restore_best(
+        jax.eval_shape(lambda: toy_run.start(made))
+    )
+    assert int(state.step) == best
+    assert toy_run.validation(made)(state)["loss"] == pytest.approx(validations[best], rel=1e-6)
+
+
+@pytest.mark.parametrize("dispatches", [1, 4])
+def test_stopped_and_resumed_is_the_same_run(whole, tmp_path, dispatches):
+    """And so does it not matter how long a dispatch is: single steps before, as many as fit after."""
+    stopped = train(tmp_path, PLAN._replace(dispatch_seconds=0), stop=stopper(dispatches))
+    assert (stopped.reason, stopped.signal, stopped.step) == ("signal", signal.SIGTERM, dispatches)
+    assert Checkpoints.reader(tmp_path / "checkpoints").latest_step() == dispatches
+    resumed = train(tmp_path, PLAN._replace(dispatch_seconds=100))
+    assert_same_run((tmp_path, resumed), whole)
+
+
+def test_a_prolonged_run_is_the_longer_run(whole, tmp_path):
+    """Apart from the line and the validation at the end of the shorter one, which stay."""
+    train(tmp_path, PLAN._replace(steps=15))
+    prolonged = train(tmp_path)
+    kept = [line for line in lines(tmp_path) if line["step"] != 15]
+    assert json.dumps(kept) == json.dumps(lines(whole[0]))
+    assert len(lines(tmp_path)) == len(kept) + 2
+    np.testing.assert_array_equal(prolonged.state.meta["w"], whole[1].state.meta["w"])
+    again = train(tmp_path)
+    assert again.step == 30 and again.best == prolonged.best and len(lines(tmp_path)) == len(kept) + 2
+
+
+def test_time_stops_in_good_order(tmp_path):
+    late = train(tmp_path, PLAN._replace(max_minutes=0.0))
+    assert (late.reason, late.step, late.signal) == ("time", 0, None)
+    assert Checkpoints.reader(tmp_path / "checkpoints").latest_step() == 0
+    assert train(tmp_path, PLAN._replace(deadline=time.monotonic() - 1)).reason == "time"
+
+
+def broken(**wrong):
+    """A learner whose 8th step reports what `wrong` makes of its metrics, for task 2."""
+    made = toy_run.make()
+
+    def step(state, tasks):
+        new, metrics = made.step(state, tasks)
+        for name, value in wrong.items():
+            spoilt = metrics[name].at[2].set(value) if metrics[name].ndim else jnp.full((), value)
+            metrics[name] = jnp.where(state.step == 7, spoilt.astype(metrics[name].dtype), metrics[name])
+        return new, metrics
+
+    return made._replace(step=step)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"loss": np.nan, "gradient_norm": np.nan},
+            r"step 8: loss of task 2 \(horizon 0\.1.*\) is nan; go back",
+        ),
+        ({"gradient_norm": np.inf}, r"step 8: gradient_norm .*is inf; go back to the checkpoint of step 5$"),
+        ({"flow_ok": False, "loss": np.nan}, r"step 8: flow_ok of task 2 \(horizon .*\) is False"),
+    ],
+)
+def test_what_is_not_finite_ends_the_run_with_one_line(tmp_path, wrong, message):
+    plan = PLAN._replace(checkpoint_every=5, eval_every=0)
+    with pytest.raises(NonFiniteError, match=message) as caught:
+        train(tmp_path, plan, broken(**wrong))
+    assert "\n" not in str(caught.value)
+    assert Checkpoints.reader(tmp_path / "checkpoints").latest_step() == 5
+    assert [line["step"] for line in lines(tmp_path)] == [6]
+
+
+def test_a_poisoned_state_is_never_written(tmp_path):
+    """Its loss and gradient were finite, its parameters are not."""
+    made = toy_run.make()
+
+    def step(state, tasks):
+        new, metrics = made.step(state, tasks)
+        spoilt = {**new.meta, "w": jnp.where(state.step == 7, jnp.nan, new.meta["w"])}
+        return new._replace(meta=spoilt), metrics
+
+    with pytest.raises(NonFiniteError, match="step 8: meta/w is not finite; there is no checkpoint"):
+        train(tmp_path, PLAN._replace(steps=8, eval_every=0), made._replace(step=step))
+
+
+def test_a_validation_that_is_not_finite_ends_the_run(tmp_path):
+    with pytest.raises(NonFiniteError, match="step 10: flow_ok of the validation is 0.5"):
+        train(tmp_path, validate=lambda state: {"loss": 1.0, "flow_ok": 0.5})
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no metric 'accuracy'; it has flow_ok, horizon, loss"):
+        train(tmp_path, PLAN._replace(eval_every=1), select=("accuracy", "max"))
+    with pytest.raises(ValueError, match="log_every=0; expected at least 1"):
+        train(tmp_path, PLAN._replace(log_every=0))
+    with pytest.raises(ValueError, match="expected .metric, 'max'. or"):
+        train(tmp_path, select=("loss", "least"))
+
+
+def test_runs_without_outputs_and_with_a_bare_sampler():
+    """Nothing but a learner, a sampler and a plan; the caller's state stays usable."""
+    made = toy_run.make()
+    state = toy_run.start(made)
+    outcome = fit(
+        made,
+        lambda key: toy_run.sampler()(key),
+        state,
+        PLAN._replace(steps=3),
+        key=jax.random.key(1),
+        report=toy_run.quiet,
+    )
+    assert outcome.best is None and int(outcome.state.step) == 3 and int(state.step) == 0
+
+
+def test_another_identity_is_refused(whole):
+    with pytest.raises(IdentityError):
+        Checkpoints(whole[0] / "checkpoints", {"seed": 1}).check_identity()

@@ -1,0 +1,75 @@
+"""The mesh on one device, joining a cluster, and signals; several devices are in test_processes.py."""
+
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from jmeta.outer.mesh import replicate, shard_tasks, start_distributed, task_mesh
+from jmeta.outer.signals import stop_on_signals
+
+
+def test_the_mesh_has_one_automatic_axis_over_all_devices():
+    mesh = task_mesh()
+    assert mesh.axis_names == ("task",) and mesh.axis_types == (AxisType.Auto,)
+    assert mesh.devices.tolist() == jax.devices()
+    assert task_mesh(jax.devices()[:1]).size == 1
+
+
+def test_replicate_copies_arrays_and_keys():
+    """What comes out may be donated, what went in stays."""
+    tree = {"w": jnp.arange(3.0), "key": jax.random.key(5), "host": np.ones(2, np.uint8)}
+    copy = replicate(tree, task_mesh())
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(copy))
+    assert copy["host"].dtype == np.uint8
+    jax.jit(lambda w: w + 1, donate_argnums=0)(copy["w"])
+    assert copy["w"].is_deleted()
+    np.testing.assert_array_equal(tree["w"], [0, 1, 2])
+    np.testing.assert_array_equal(jax.random.bits(copy["key"]), jax.random.bits(tree["key"]))
+
+
+def test_one_device_shards_nothing():
+    program = jax.make_jaxpr(lambda x: shard_tasks(x, task_mesh(jax.devices()[:1])))(jnp.ones((4, 2)))
+    assert not program.jaxpr.eqns
+
+
+def test_a_cluster_cannot_be_joined_late_or_with_half_the_settings(monkeypatch):
+    jnp.ones(1).block_until_ready()
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    with pytest.raises(ValueError, match="must be called before any JAX c.*JAX_COORDINATOR_ADDRESS"):
+        start_distributed()
+    monkeypatch.setenv("JAX_PROCESS_ID", "first")
+    with pytest.raises(ValueError, match="JAX_PROCESS_ID=first; expected a number"):
+        start_distributed()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_a_flag_and_handlers_return(number, capfd):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with stop_on_signals() as stopped:
+        assert stopped() is None
+        os.kill(os.getpid(), number)
+        assert stopped() == number
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # a second Ctrl-C ends the process
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert "with a checkpoint" in capfd.readouterr().err
+
+
+def test_other_threads_hear_nothing():
+    heard = []
+
+    def work():
+        with stop_on_signals() as stopped:
+            heard.append(stopped())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert heard == [None]

@@ -1,0 +1,98 @@
+"""metrics.jsonl, TensorBoard events and progress."""
+
+import io
+import json
+
+import pytest
+
+from jmeta.outer import metrics_log
+from jmeta.outer.metrics_log import MetricsLog, read_metrics
+from jmeta.outer.progress import progress_text, to_standard_error
+
+
+def line(step, split="train", **metrics):
+    return {"step": step, "split": split, "loss": 1 / step, **metrics}
+
+
+def write(directory, start, *lines):
+    log = MetricsLog(directory)
+    log.start(start)
+    for each in lines:
+        log.write(each)
+    return log
+
+
+def test_lines_return_as_written_and_at_once(tmp_path):
+    lines = [line(1, accuracy=0.1), line(2), line(2, "validation", accuracy=1 / 3)]
+    log = write(tmp_path, 0, *lines)
+    assert read_metrics(log.path) == lines
+    log.close()
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 9, "spl', '{"step": 9}', "\x00\x00"])
+def test_a_resumed_log_is_cut_back_and_goes_on(tmp_path, torn):
+    log = write(tmp_path, 0, *(line(step) for step in (2, 4, 6, 8)))
+    log.close()
+    with log.path.open("a") as file:
+        file.write(torn)
+    assert [record["step"] for record in read_metrics(log.path)] == [2, 4, 6, 8]
+    write(tmp_path, 5, line(6, again=1)).close()
+    assert read_metrics(log.path) == [line(2), line(4), line(6, again=1)]
+    assert log.path.read_text() == "".join(json.dumps(each) + "\n" for each in read_metrics(log.path))
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "tensorboard"}
+
+
+def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
+    write(tmp_path, 0, line(1), line(2)).close()
+    write(tmp_path, 0, line(1, new=1)).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [line(1, new=1)]
+
+
+def test_damage_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(ValueError, match="line 2 is damaged"):
+        read_metrics(path)
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_events_are_what_tensorboard_reads(tmp_path):
+    """With what a restart repeats purged."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    write(tmp_path, 0, line(1), line(2), line(2, "validation", accuracy=0.5)).close()
+    write(tmp_path, 1, line(2, extra=7.0), line(3)).close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) >= {"train/loss", "train/extra"}
+    losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_log.jax, "process_index", lambda: 1)
+    write(tmp_path / "other", 0, line(1)).close()
+    assert not (tmp_path / "other").exists()
+
+
+def test_progress_says_rate_time_left_and_metrics():
+    text = progress_text(line(50, accuracy=0.25, horizon=12.5, seconds=100.0, tasks_per_second=8.25), 2000)
+    assert text.split("  ") == [
+        "train 50/2000", "8.2 tasks/s", "left 1:05:00", "loss 0.02", "accuracy 0.25", "horizon 12.5",
+    ]  # fmt: skip
+    assert progress_text(line(50, "validation", accuracy=0.5), 2000).endswith("loss 0.02  accuracy 0.5")
+
+
+def test_progress_is_in_place_on_a_terminal_alone():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    plain, terminal = io.StringIO(), Terminal()
+    for each in (line(1), line(1, "validation"), line(2)):
+        to_standard_error(each, 2, stream=plain)
+        to_standard_error(each, 2, stream=terminal)
+    assert plain.getvalue().splitlines() == [
+        "train 1/2  loss 1", "validation 1/2  loss 1", "train 2/2  loss 0.5",
+    ]  # fmt: skip
+    assert terminal.getvalue().count("\n") == 2 and terminal.getvalue().count("\r") == 3
