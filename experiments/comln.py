@@ -37,8 +37,17 @@ def _presets() -> dict[str, dict[str, Any]]:
         row = {"dataset": "features", "backbone": "identity", "shot": shot, "meta_batch": 16, "steps": 2000}
         presets[f"table5_{shot}shot"] = PAPER | row | {"learning_rate_drops": "", "eval_every": 200}
     for shot in (1, 5):
-        row = {"dataset": "cifar_fs", "backbone": "conv4", "shot": shot}
-        presets[f"cifar_fs_{shot}shot"] = PAPER | row
+        presets[f"cifar_fs_{shot}shot"] = PAPER | {"dataset": "cifar_fs", "backbone": "conv4", "shot": shot}
+        presets[f"omniglot_{shot}shot"] = {
+            "dataset": "omniglot", "split": "lake", "rotations": True, "shot": shot, "query": 5,
+            "steps": 6000, "learning_rate_drops": "3000:0.03,4500:0.006", "weight_decay": 5e-4,
+            "eval_every": 250, "checkpoint_every": 250,
+        }  # fmt: skip
+    presets["demo"] = {
+        "dataset": "glyphs", "filters": 32, "query": 5, "meta_batch": 4, "steps": 600, "weight_decay": 5e-4,
+        "learning_rate_drops": "400:0.02", "log_every": 20, "eval_every": 200, "validation_tasks": 100,
+        "eval_tasks": 500,
+    }  # fmt: skip
     return presets
 
 
