@@ -65,7 +65,12 @@ FLAGS = (
             "enum", "way", "deviation of W0: 1/sqrt(way) or 1/sqrt(feature)", ("way", "feature")
         ),
         "method": Flag("enum", "adjoint", "how the flow is differentiated", ("adjoint", "forward", "full")),
-        "solver": Flag("enum", "tsit5", "ODE solver", ("tsit5", "dopri5", "euler", "kvaerno5")),
+        "solver": Flag(
+            "enum",
+            None,
+            "ODE solver [tsit5; auto, which hands over to a stiff one, for soft labels or a ridge]",
+            ("auto", "tsit5", "dopri5", "euler", "rodas", "kvaerno5"),
+        ),
         "step_size": Flag("float", None, "step of --solver=euler; T / step_size gradient steps (ANIL)"),
         "rtol": Flag("float", 1e-5, "relative tolerance of the solver"),
         "atol": Flag("float", 1e-6, "absolute tolerance of the solver"),
@@ -89,7 +94,7 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
 
     reasons = stray_tasks(settings)
     if settings.solver != "euler":
-        reasons["step_size"] = f"--solver={settings.solver} chooses its own steps"
+        reasons["step_size"] = "only --solver=euler has a fixed step"
     else:
         reasons |= dict.fromkeys(("rtol", "atol"), "--solver=euler has a fixed step")
     if settings.horizon == float("inf"):

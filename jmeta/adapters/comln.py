@@ -56,7 +56,8 @@ def comln(
       horizon: initial T, in units of time; `math.inf`, with ridge > 0, adapts to the equilibrium.
       learn_horizon: whether T is meta-learned (false: Fig. 5 right, a fixed T).
       method, solver, step_size, rtol, atol, ridge, max_steps: see `jmeta.gradient_flow`;
-        solver="euler" with step_size a is ANIL with T/a steps (paper 3.3).
+        solver="euler" with step_size a is ANIL with T/a steps (paper 3.3). Without a solver, "tsit5" where
+        hard labels and no ridge keep the flow from being stiff: a smaller program than the flow's default.
       label_smoothing: share of a support label spread over the ways while training (released code).
       norm: the backbone's batch statistics: of the batch itself, also at test ("batch", transductive), of
         the support set ("support"), or running averages at test ("running").
@@ -83,6 +84,8 @@ def comln(
         raise ValueError(f"comln: horizon=inf with ridge={ridge}; the flow settles only where ridge > 0")
     if task_horizon and (at_equilibrium or not learn_horizon):
         raise ValueError("comln: task_horizon learns T; give a finite horizon and learn_horizon=True")
+    if solver is None and not ridge and not label_smoothing:
+        solver = "tsit5"
     flow_settings: dict[str, Any] = {
         "method": method,
         "solver": solver,
