@@ -257,12 +257,15 @@ def _deadline(plan: Plan) -> float:
 def _resume(
     state: LearnerState, checkpoints: Checkpoints | None, mesh: Mesh
 ) -> tuple[LearnerState, Progress]:
-    state = replicate(state, mesh)
+    """The state to start from, in buffers of its own that may be donated."""
+    state, progress = replicate(state, mesh), Progress()
     found = None if checkpoints is None else checkpoints.restore(state)
-    if found is None:
-        return state, Progress()
-    _, restored, meta = found
-    return replicate(restored, mesh), Progress(meta["seconds"], meta["best"], Window(**meta["window"]))
+    if found is not None:
+        _, state, meta = found
+        progress = Progress(meta["seconds"], meta["best"], Window(**meta["window"]))
+    return jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=replicated(mesh))(
+        state
+    ), progress
 
 
 def _as_json(progress: Progress) -> dict[str, Any]:

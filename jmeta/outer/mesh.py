@@ -27,15 +27,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """A copy of the arrays and typed keys of `tree`, whole on every device of `mesh`.
+    """The arrays and typed keys of `tree`, whole on every device of `mesh`; no copy of what already is.
 
-    Nothing is shared with `tree`, so the copy may be donated. Across processes every process passes equal
-    values; `jax.device_put` cannot place a typed key on another process's device, a compiled program can.
+    Across processes every process passes equal values.
     """
+    sharding = replicated(mesh)
     if jax.process_count() == 1:
-        return jax.device_put(tree, replicated(mesh), may_alias=False)
-    copy = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf.copy(), tree), out_shardings=replicated(mesh))
-    return copy(tree)
+        return jax.device_put(tree, sharding)
+    # `jax.device_put` cannot place a typed key on another process's device; a compiled program can.
+    return jax.jit(lambda tree: tree, out_shardings=sharding)(tree)
 
 
 def shard_tasks(tasks: PyTree, mesh: Mesh) -> PyTree:

@@ -220,6 +220,7 @@ def test_runs_without_outputs_and_with_a_bare_sampler():
         report=toy_run.quiet,
     )
     assert outcome.best is None and int(outcome.state.step) == 3 and int(state.step) == 0
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def test_another_identity_is_refused(whole):
