@@ -257,7 +257,7 @@ def _exit_code(error: Exception) -> int | None:
     loaded = sys.modules
     for module, name, code in (
         ("jmeta.data.errors", "DataError", 2),
-        ("jmeta.outer.checkpoint", "IdentityError", 2),
+        ("jmeta.outer.checkpoint", "CheckpointError", 2),
         ("jmeta.outer.loop", "NonFiniteError", 3),
     ):
         if module in loaded and isinstance(error, getattr(loaded[module], name)):

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jmeta.inner.implicit import gradient_flow_limit
 
 from jmeta.inner.flow import gradient_flow_with_info
+from jmeta.inner.implicit import gradient_flow_limit
 from jmeta.losses import mask_absent_ways, present_ways, smooth_labels
 from jmeta.models.normalisation import apply_with_norm, support_state
 from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree

@@ -87,19 +87,39 @@ def gradient_adapter(
         selects nothing and for a rule that exact and mixed order cannot differentiate.
     """
     check_norm(norm)
-    for count in (steps, steps if test_steps is None else test_steps):
+    counts = (steps, steps if test_steps is None else test_steps)
+    for count in counts:
         check_settings("gradient_adapter", count, order, remat)
-    if not isinstance(model, Model):
-        if adapted is not None or norm == "per_step":
-            raise ValueError(
-                "gradient_adapter: of a (body, head) pair the head adapts, over features computed once; "
-                "adapted and norm='per_step' need a whole network"
-            )
-        body, head = model
-        options: dict[str, Any] = {"test_steps": test_steps, "order": order, "remat": remat, "norm": norm}
-        return _over_body(body, gradient_adapter(head, loss, rule, steps, **options), norm)
+    if not isinstance(model, Model) and (adapted is not None or norm == "per_step"):
+        raise ValueError(
+            "gradient_adapter: of a (body, head) pair the head adapts, over features computed once; "
+            "adapted and norm='per_step' need a whole network"
+        )
     if norm == "per_step" and not steps:
         raise ValueError("gradient_adapter: norm='per_step' keeps statistics for each step; steps=0 has none")
+    if isinstance(model, Model):
+        return _whole_network(model, loss, rule, counts, adapted, order, remat, norm)
+    body, head = model
+    return _over_body(body, _whole_network(head, loss, rule, counts, None, order, remat, norm), norm)
+
+
+def anil(body: Model, head: Model, loss: Loss, rule: Rule, steps: int, **options: Any) -> Adapter:
+    """ANIL (Raghu et al. 2020): inner steps on the head only; the `options` are `gradient_adapter`'s."""
+    return gradient_adapter((body, head), loss, rule, steps, **options)
+
+
+def _whole_network(
+    model: Model,
+    loss: Loss,
+    rule: Rule,
+    counts: tuple[int, int],
+    adapted: Selection | None,
+    order: Order,
+    remat: Remat,
+    norm: Norm,
+) -> Adapter:
+    """The adapter of one network; `counts` are its inner steps in training and at evaluation."""
+    steps, test_steps = counts
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
         key_model, key_rule = jax.random.split(key)
@@ -131,7 +151,7 @@ def gradient_adapter(
             )
             return loss(_masked(outputs, present), support), entry if norm == "per_step" else None
 
-        count = steps if train or test_steps is None else test_steps
+        count = steps if train else test_steps
         settings: dict[str, Any] = {"order": order, "remat": remat, "key": key_rule, "has_aux": True}
         fast, trace = inner_loop(support_loss, rule, meta["rule"], moving, count, **settings)
         info = {"support_loss": trace.losses[0]} if count else {}
@@ -173,11 +193,6 @@ def gradient_adapter(
         return _masked(outputs, fast.present), state
 
     return Adapter(init=init, adapt=adapt, predict=predict)
-
-
-def anil(body: Model, head: Model, loss: Loss, rule: Rule, steps: int, **options: Any) -> Adapter:
-    """ANIL (Raghu et al. 2020): inner steps on the head only; the `options` are `gradient_adapter`'s."""
-    return gradient_adapter((body, head), loss, rule, steps, **options)
 
 
 def _over_body(body: Model, head: Adapter, norm: Norm) -> Adapter:

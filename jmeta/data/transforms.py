@@ -68,31 +68,30 @@ def colour_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: fl
     Each is a blend f x + (1 - f) reference, clipped to 0..1, with f uniform in 1 - strength..1 + strength;
     the reference is black, the mean luminance of the image, and the luminance of each pixel.
     """
-    strengths = (brightness, contrast, saturation)
 
-    def jitter(key: Key, image: Array) -> Array:
+    def transform(key: Key, images: Array) -> Array:
         order_key, factor_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, 3)
-        strength = jnp.asarray(strengths, image.dtype)
-        factors = jax.random.uniform(factor_key, (3,), image.dtype, 1 - strength, 1 + strength)
-        for which in order:
-            luminance = _luminance(image)
-            mean = jnp.broadcast_to(luminance.mean(), luminance.shape)
-            reference = jnp.where(which == 0, 0, jnp.where(which == 1, mean, luminance))
-            image = jnp.clip(factors[which] * image + (1 - factors[which]) * reference, 0, 1)
-        return image
+        order = jnp.argsort(jax.random.uniform(order_key, (images.shape[0], 3)), axis=1)
+        strength = jnp.asarray([[brightness, contrast, saturation]], images.dtype)
+        unit = jax.random.uniform(factor_key, (images.shape[0], 3), images.dtype, -1, 1)
+        factors = jnp.take_along_axis(1 + strength * unit, order, axis=1)
+        weights = _luminance_weights(images.shape[-1])
+        planes = [images[..., channel] for channel in range(images.shape[-1])]  # which vectorises
+        for turn in range(3):
+            which, factor = order[:, turn, None, None], factors[:, turn, None, None]
+            luminance = sum(weight * plane for weight, plane in zip(weights, planes))
+            reference = jnp.where(which == 1, luminance.mean((1, 2), keepdims=True), luminance)
+            shift = (1 - factor) * jnp.where(which == 0, 0, reference)
+            planes = [jnp.clip(factor * plane + shift, 0, 1) for plane in planes]
+        return jnp.stack(planes, axis=-1)
 
-    return lambda key, images: jax.vmap(jitter)(jax.random.split(key, images.shape[0]), images)
+    return transform
 
 
-def _luminance(image: Array) -> Array:
-    """Luminance [height, width, 1] of an image [height, width, channel]."""
-    if image.shape[-1] == 1:
-        return image
-    if image.shape[-1] != 3:
-        raise ValueError(f"colour_jitter: images of {image.shape[-1]} channels; expected 1 or 3")
-    weights = jnp.asarray(GREY, image.dtype)[None, None, :]
-    return (image * weights).sum(-1, keepdims=True)
+def _luminance_weights(channels: int) -> tuple[float, ...]:
+    if channels not in (1, 3):
+        raise ValueError(f"colour_jitter: images of {channels} channels; expected 1 or 3")
+    return GREY if channels == 3 else (1.0,)
 
 
 def crop_flip_jitter(key: Key, images: Array) -> Array:

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 
 from jmeta.inner.integrate import Field, Integrate, Solution, adaptive, euler
 from jmeta.inner.problem import Problem, prepare, solve_valid
-from jmeta.inner.reduced import initial_step, mask_ways, reduce, velocity
+from jmeta.inner.reduced import Reduced, mask_ways, position, reduce, velocity
 from jmeta.inner.rodas import Rodas
 from jmeta.inner.sensitivity import forward_flow
+from jmeta.inner.stability import Probe
 from jmeta.types import Array, FlowInfo, PyTree
 
 Method = Literal["adjoint", "forward", "full"]
@@ -128,7 +129,7 @@ def gradient_flow_with_info(
 def _adjoint(integrate: Integrate, problem: Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
     w0, features, target, ridge, horizon = problem
     flow = reduce(w0, features, target, ridge, way_mask)
-    solution = integrate(velocity, jnp.zeros_like(target), flow, horizon, initial_step(flow))
+    solution = integrate(velocity, position, jnp.zeros_like(target), flow, horizon)
     return w0 - solution.state.T @ features, solution.steps, solution.ok
 
 
@@ -138,16 +139,22 @@ def _forward(integrate: Integrate, problem: Problem, way_mask: Array | None) -> 
 
 
 def _full(integrate: Integrate, problem: Problem, way_mask: Array | None) -> tuple[Array, Array, Array]:
-    def loss(w: Array, problem: Problem) -> Array:
-        log_p = jax.nn.log_softmax(mask_ways(problem.features @ w.T, way_mask))
-        return problem.ridge / 2 * jnp.square(w - problem.w0).sum() - (problem.target * log_p).sum()
+    def logits(w: Array, problem: Problem) -> Array:
+        return mask_ways(problem.features @ w.T, way_mask)
 
-    def descent(problem: Problem, w: Array) -> Array:
-        return -jax.grad(loss)(w, problem)
+    def loss(w: Array, problem: Problem) -> Array:
+        cross_entropy = -(problem.target * jax.nn.log_softmax(logits(w, problem))).sum()
+        return cross_entropy + problem.ridge / 2 * jnp.square(w - problem.w0).sum()
+
+    def descent(args: tuple[Problem, Reduced], w: Array) -> Array:
+        return -jax.grad(loss)(w, args[0])
+
+    def probe(args: tuple[Problem, Reduced], w: Array) -> tuple[Reduced, Array]:
+        return args[1], jax.nn.softmax(logits(w, args[0]))
 
     w0, features, target, ridge, horizon = problem
-    step = initial_step(reduce(w0, features, target, ridge, way_mask))
-    solution = integrate(descent, w0, problem, horizon, step)
+    args = problem, reduce(w0, features, target, ridge, way_mask)
+    solution = integrate(descent, probe, w0, args, horizon)
     return solution.state, solution.steps, solution.ok
 
 
@@ -172,7 +179,7 @@ def _integrator(
                 "give the learning rate of its gradient steps"
             )
 
-        def steps(field: Field, y0: PyTree, args: PyTree, horizon: Array, _: Array) -> Solution:
+        def steps(field: Field, _: Probe, y0: PyTree, args: PyTree, horizon: Array) -> Solution:
             return euler(field, y0, args, horizon, step_size=step_size, max_steps=max_steps)
 
         return steps
@@ -188,7 +195,7 @@ def _stages(solver: str, rtol: float, max_steps: int) -> tuple[tuple[Any, int], 
     if solver != "auto":
         return ((({**EXPLICIT, **STIFF})[solver](), max_steps),)
     # What a flow that is not stiff needs up to T = 1e6, by measurement; the steps of a method of order five.
-    explicit = min(max_steps, math.ceil(64 * max(1.0, (1e-5 / rtol) ** 0.2)))
+    explicit = min(max_steps, math.ceil(96 * max(1.0, (1e-5 / rtol) ** 0.2)))
     stiff = ((Rodas(), max_steps - explicit),) if max_steps > explicit else ()
     return ((diffrax.Tsit5(), explicit), *stiff)
 

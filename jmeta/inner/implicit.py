@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.inner.problem import Problem, prepare, solve_valid
-from jmeta.inner.reduced import Reduced, reduce, shifted_solve, velocity
+from jmeta.inner.reduced import Reduced, position, reduce, shifted_solve, velocity
 from jmeta.types import Array
 
 
@@ -20,7 +20,7 @@ def gradient_flow_limit(
     ridge: Array | float,
     mask: Array | None = None,
     way_mask: Array | None = None,
-    max_steps: int = 100,
+    max_steps: int = 256,
 ) -> Array:
     """The classifier W* that `gradient_flow` tends to as its horizon grows: the minimum of the mean
     cross-entropy plus `ridge/2 ||W - W0||^2`, exact, by Newton's method.
@@ -61,7 +61,7 @@ def gradient_flow_limit(
 
 
 def _newton_step(flow: Reduced, s: Array) -> Array:
-    p = jax.nn.softmax(flow.logits - flow.gram @ s)
+    _, p = position(flow, s)
     return shifted_solve(flow, p, flow.ridge, jnp.ones_like(flow.ridge))(velocity(flow, s))
 
 
@@ -95,7 +95,7 @@ def _forward(max_steps: int, flow: Reduced) -> tuple[tuple[Array, Array, Array],
 
 def _backward(max_steps: int, residuals: tuple[Reduced, Array], bars: tuple) -> tuple[Reduced]:
     flow, s = residuals
-    p = jax.nn.softmax(flow.logits - flow.gram @ s)
+    _, p = position(flow, s)
     solve = shifted_solve(flow, p, flow.ridge, jnp.ones_like(flow.ridge))
     (influence,) = jax.linear_transpose(solve, s)(bars[0])
     return jax.vjp(lambda flow: velocity(flow, s), flow)[1](influence)

@@ -15,6 +15,8 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
+from jmeta.inner.reduced import rate_bound
+from jmeta.inner.stability import Probe, StableSteps
 from jmeta.types import Array, PyTree
 
 Field = Callable[[PyTree, PyTree], PyTree]
@@ -30,39 +32,43 @@ class Solution(NamedTuple):
     slope: PyTree
 
 
-Integrate = Callable[[Field, PyTree, PyTree, Array, Array], Solution]  # field, y0, args, horizon, first step
+Integrate = Callable[[Field, Probe, PyTree, PyTree, Array], Solution]  # field, probe, y0, args, horizon
 
 
 def adaptive(
     field: Field,
+    probe: Probe,
     y0: PyTree,
     args: PyTree,
     horizon: Array,
-    first_step: Array,
     *,
     stages: tuple[tuple[diffrax.AbstractSolver, int], ...],
     rtol: float,
     atol: float,
 ) -> Solution:
     """Steps of adaptive size, by each solver of `stages` (solver, step bound) from where the one before it
-    stopped. `horizon` [] and `first_step` [] are in the flow's time.
+    stopped; `probe` shows where on its flow a state is.
 
-    Time is rescaled to [0, 1], which makes the horizon an ordinary argument of the field, differentiable at
-    0 too. The steps themselves are constants of the differentiation.
+    Time is rescaled to [0, 1], which makes the horizon [] an ordinary argument of the field, differentiable
+    at 0 too. The steps themselves are constants of the differentiation.
     """
     one = jnp.ones((), horizon.dtype)
-    fraction = jax.lax.stop_gradient(jnp.where(horizon > first_step, first_step / horizon, one))
+    first = jax.lax.stop_gradient(1 / jnp.maximum(horizon * rate_bound(probe(args, y0)[0]), 1))
     time, y, steps, done = jnp.zeros_like(one), y0, jnp.zeros((), jnp.int32), jnp.asarray(False)
+    control: diffrax.AbstractStepSizeController
     for solver, max_steps in stages:
+        control = diffrax.PIDController(rtol=rtol, atol=atol)
+        if isinstance(solver, diffrax.AbstractERK):
+            control = StableSteps(control, probe)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, y, a: jax.tree.map(lambda v: a[0] * v, field(a[1], y))),
             solver,
             t0=time,
             t1=one,
-            dt0=fraction,
+            dt0=first,
             y0=y,
             args=(horizon, args),
-            stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+            stepsize_controller=control,
             max_steps=max_steps,
             throw=False,
         )

@@ -53,14 +53,19 @@ def reduce(w0: Array, features: Array, target: Array, ridge: Array, way_mask: Ar
     return Reduced(features @ features.T, logits, target, target.sum(-1), ridge)
 
 
-def initial_step(flow: Reduced) -> Array:
-    """A first step [] that is stable for an explicit solver: the inverse of a bound on the Jacobian."""
-    return 1 / (0.5 * (flow.mass * jnp.diagonal(flow.gram)).sum() + flow.ridge)
+def rate_bound(flow: Reduced) -> Array:
+    """An upper bound [] of the flow's fastest rate, wherever it is."""
+    return 0.5 * (flow.mass * jnp.diagonal(flow.gram)).sum() + flow.ridge
+
+
+def position(flow: Reduced, s: Array) -> tuple[Reduced, Array]:
+    """The flow, and the probabilities [shot, way] of its classifier at `s` [shot, way]."""
+    return flow, jax.nn.softmax(flow.logits - flow.gram @ s)
 
 
 def velocity(flow: Reduced, s: Array) -> Array:
     """ds/dt at `s` [shot, way]."""
-    p = jax.nn.softmax(flow.logits - flow.gram @ s)
+    _, p = position(flow, s)
     residual = flow.mass[:, None] * p - flow.target
     # In exact arithmetic the rows sum to zero, and nothing in the flow damps a common shift of the ways.
     residual = residual - p * residual.sum(-1, keepdims=True)

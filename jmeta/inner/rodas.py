@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmeta.inner.reduced import Reduced, shifted_solve, velocity
+from jmeta.inner.reduced import Reduced, position, shifted_solve, velocity
 from jmeta.types import Array
 
 # RODAS of order 4(3), six stages: E. Hairer and G. Wanner, Solving Ordinary Differential Equations II,
@@ -72,14 +72,15 @@ class Rodas(diffrax.AbstractAdaptiveSolver):
     ) -> tuple[Array, Array, dict[str, Array], None, Any]:
         """One step from `y0` [shot, way] with its error estimate."""
         horizon, flow = args
-        y1, error = rodas_step(flow, y0, (t1 - t0) * horizon)
+        step_size = jnp.maximum(t1 - t0, 0)  # negative where another task of the batch is still on its way
+        y1, error = rodas_step(flow, y0, step_size * horizon)
         return y1, error, {"y0": y0, "y1": y1}, None, diffrax.RESULTS.successful
 
 
 def rodas_step(flow: Reduced, s: Array, step_size: Array) -> tuple[Array, Array]:
     """`s` [shot, way] after `step_size` units of the flow's time, and the estimated error."""
     scale = GAMMA * step_size
-    p = jax.nn.softmax(flow.logits - flow.gram @ s)
+    _, p = position(flow, s)
     solve = shifted_solve(flow, p, 1 + scale * flow.ridge, scale)
     stages, coupling = (jnp.asarray(table, s.dtype) for table in (STAGES, COUPLING))
 

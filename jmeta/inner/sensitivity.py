@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jmeta.inner.integrate import Integrate
-from jmeta.inner.reduced import Reduced, initial_step, velocity
+from jmeta.inner.reduced import Reduced, position, velocity
 from jmeta.types import Array
 
 
@@ -40,7 +40,7 @@ def initial(flow: Reduced) -> Sensitivities:
 def sensitivity_velocity(flow: Reduced, at: Sensitivities) -> Sensitivities:
     """Time derivatives of (s, B, z) (paper 003, App. B.2 and B.3, with the proximal term)."""
     s, b, z = at
-    p = jax.nn.softmax(flow.logits - flow.gram @ s)
+    _, p = position(flow, s)
     eye = jnp.eye(len(s), dtype=s.dtype)
     curvature = flow.mass[:, None, None] * (jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :])  # A_i
     moved = jnp.einsum("im,mjab->ijab", -flow.gram, b)
@@ -70,7 +70,7 @@ def forward_flow(
 def _forward_flow(
     integrate: Integrate, w0: Array, features: Array, horizon: Array, flow: Reduced
 ) -> tuple[Array, Array, Array]:
-    solution = integrate(velocity, jnp.zeros_like(flow.logits), flow, horizon, initial_step(flow))
+    solution = integrate(velocity, position, jnp.zeros_like(flow.logits), flow, horizon)
     return w0 - solution.state.T @ features, solution.steps, solution.ok
 
 
@@ -85,7 +85,9 @@ def _forward(integrate: Integrate, w0: Any, features: Any, horizon: Any, flow: A
         (w0, features, horizon, flow),
         is_leaf=lambda leaf: hasattr(leaf, "perturbed"),
     )
-    solution = integrate(sensitivity_velocity, initial(flow), flow, horizon, initial_step(flow))
+    solution = integrate(
+        sensitivity_velocity, lambda flow, at: position(flow, at.s), initial(flow), flow, horizon
+    )
     out = w0 - solution.state.s.T @ features, solution.steps, solution.ok
     return out, (w0, features, solution.state, solution.slope.s)
 
