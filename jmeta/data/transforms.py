@@ -79,7 +79,7 @@ def colour_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: fl
         planes = [images[..., channel] for channel in range(images.shape[-1])]  # which vectorises
         for turn in range(3):
             which, factor = order[:, turn, None, None], factors[:, turn, None, None]
-            luminance = sum(weight * plane for weight, plane in zip(weights, planes))
+            luminance = jnp.asarray(sum(weight * plane for weight, plane in zip(weights, planes)))
             reference = jnp.where(which == 1, luminance.mean((1, 2), keepdims=True), luminance)
             shift = (1 - factor) * jnp.where(which == 0, 0, reference)
             planes = [jnp.clip(factor * plane + shift, 0, 1) for plane in planes]
