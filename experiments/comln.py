@@ -40,7 +40,7 @@ def _presets() -> dict[str, dict[str, Any]]:
         presets[f"cifar_fs_{shot}shot"] = PAPER | {"dataset": "cifar_fs", "backbone": "conv4", "shot": shot}
         presets[f"omniglot_{shot}shot"] = {
             "dataset": "omniglot", "split": "lake", "rotations": True, "shot": shot, "query": 5,
-            "steps": 6000, "learning_rate_drops": "3000:0.03,4500:0.006", "weight_decay": 5e-4,
+            "steps": 2600, "learning_rate_drops": "1500:0.02,2200:0.004", "weight_decay": 5e-4,
             "eval_every": 250, "checkpoint_every": 250,
         }  # fmt: skip
     presets["demo"] = {
