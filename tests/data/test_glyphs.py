@@ -42,22 +42,25 @@ def test_no_two_drawers_draw_alike_but_all_draw_the_same_character(drawn):
     assert own.mean() < 0.9 * others.mean()
 
 
-def test_splits_and_classes_hold_different_characters():
-    def characters(split, index):
-        key = jax.random.fold_in(jax.random.key(0), 3 * index + split)
-        return glyphs.character(key).points
+@pytest.fixture(scope="module")
+def characters():
+    """The characters of the first 1,000 classes of each split, [3000]."""
 
-    points = jax.jit(jax.vmap(jax.vmap(characters, (None, 0)), (0, None)))(jnp.arange(3), jnp.arange(50))
-    assert len(np.unique(np.asarray(points).reshape(150, -1), axis=0)) == 150
+    def numbered(number):
+        return glyphs.character(jax.random.fold_in(jax.random.key(0), number))
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(numbered))(jnp.arange(3000, dtype=jnp.uint32)))
 
 
-def test_characters_have_two_to_four_strokes_that_fill_the_page():
-    glyph = jax.jit(jax.vmap(glyphs.character))(jax.random.split(jax.random.key(0), 3000))
-    assert glyph.points.dtype == np.float32
-    shares = np.bincount(np.asarray(glyph.drawn).sum(1).astype(int), minlength=5) / 3000
+def test_splits_and_classes_hold_different_characters(characters):
+    assert len(np.unique(characters.points.reshape(3000, -1), axis=0)) == 3000
+
+
+def test_characters_have_two_to_four_strokes_that_fill_the_page(characters):
+    assert characters.points.dtype == np.float32
+    shares = np.bincount(characters.drawn.sum(1).astype(int), minlength=5) / 3000
     np.testing.assert_allclose(shares, [0, 0, 0.3, 0.4, 0.3], atol=0.04)
-    drawn = np.asarray(glyph.points)[np.asarray(glyph.drawn) > 0]
-    np.testing.assert_allclose(np.abs(drawn).max(), 0.7, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(characters.points[characters.drawn > 0]).max(), 0.7, rtol=1e-4)
 
 
 def test_nearest_neighbour_on_pixels_is_far_from_a_learner():
