@@ -35,7 +35,7 @@ _NAMES = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [*sorted(_MODULE_OF)]  # noqa: PLE0605
+__all__ = [*sorted(_MODULE_OF)]  # noqa: PLE0604, PLE0605
 __version__ = "0.1.0"
 
 

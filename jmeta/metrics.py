@@ -37,10 +37,10 @@ def summarise(values: Array) -> Summary:
     ci95 = 1.96 s / sqrt(tasks) with the sample deviation s, as the few-shot literature reports it
     (Finn et al. 2017; COMLN Table 2). Raises ValueError for fewer than two tasks.
     """
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1 or values.size < 2:
-        raise ValueError(f"summarise: values of shape {values.shape}; expected [task] with at least 2 tasks")
-    deviation = values.std(ddof=1)
+    tasks = np.asarray(values, np.float64)
+    if tasks.ndim != 1 or tasks.size < 2:
+        raise ValueError(f"summarise: values of shape {tasks.shape}; expected [task] with at least 2 tasks")
+    deviation = tasks.std(ddof=1)
     return Summary(
-        float(values.mean()), float(np.median(values)), float(1.96 * deviation / np.sqrt(values.size))
+        float(tasks.mean()), float(np.median(tasks)), float(1.96 * deviation / np.sqrt(tasks.size))
     )

@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jmeta.adapters.gradient import gradient_adapter
-from jmeta.rules.sgd import sgd
-
 from jmeta import losses, metrics
 from jmeta.adapters.comln import comln
+from jmeta.adapters.gradient import gradient_adapter
 from jmeta.models import catalog as models
-from jmeta.types import Adapter, Array, Batch, Metrics, PyTree
+from jmeta.rules.sgd import sgd
+from jmeta.types import Adapter, Array, Batch, Metrics, Model, PyTree
 
 
 def loss(name: str, *, smoothing: float = 0.0) -> Callable[[PyTree, Batch], Array]:
@@ -56,8 +55,11 @@ def build(
         raise ValueError(f"adapter: {name!r}; expected 'comln', 'maml', 'fomaml' or 'anil'")
     rule, steps = sgd(settings.pop("inner_lr")), settings.pop("inner_steps")
     inner_loss = loss(loss_name, smoothing=smoothing)
+    network: Model | tuple[Model, Model]
     if name == "anil":
-        network = (models.build(**model), models.build("linear", outputs=outputs, weights="per_task"))
+        network = (models.build(**model), models.build("mlp", widths=(), outputs=outputs))
+    elif model["name"] == "mlp":
+        network = models.build(**model, outputs=outputs)
     else:
         network = models.build(**model, head=outputs, weights="per_task")
     return gradient_adapter(network, inner_loss, rule, steps, **settings)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jmeta.inner.flow import gradient_flow_with_info
 from jmeta.inner.implicit import gradient_flow_limit
 from jmeta.losses import mask_absent_ways, present_ways, smooth_labels
-from jmeta.models.normalisation import apply_with_norm, support_state
+from jmeta.models.normalisation import Norm, apply_with_norm, support_state
 from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree
 
 
@@ -114,7 +114,7 @@ def comln(
         return meta, state
 
     def features(
-        meta: PyTree, state: PyTree, x: PyTree, policy: str, train: bool, key: Key | None, mask: Array | None
+        meta: PyTree, state: PyTree, x: PyTree, policy: Norm, train: bool, key: Key | None, mask: Array | None
     ) -> tuple[Array, PyTree]:
         noise = key if train else None
         return apply_with_norm(
@@ -141,7 +141,7 @@ def comln(
         present = present_ways(support.y, way, support.mask)
         labels = smooth_labels(support.y, present, label_smoothing if train else 0.0, z.dtype)
         padded = support.mask is not None
-        absent = {"mask": support.mask, "way_mask": present if padded else None}
+        absent: dict[str, Any] = {"mask": support.mask, "way_mask": present if padded else None}
         if at_equilibrium:
             w = gradient_flow_limit(meta["w0"], z, labels, ridge=ridge, **absent)
             info = {"flow_ok": jnp.isfinite(w).all()}

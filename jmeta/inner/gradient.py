@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jmeta.checks import require_same
 from jmeta.rules.bridge import require_smooth
 from jmeta.types import Array, Key, PyTree, Rule
 
@@ -84,8 +85,8 @@ def inner_loop(
     def advance(params: PyTree, carry: PyTree, loss: Array, grads: PyTree, step: Array) -> tuple:
         updates, new_carry = rule.update(hyper, grads, carry, params, loss=loss, step=step)
         new_params = optax.apply_updates(params, updates)
-        _require_same("the parameters", params, new_params)
-        _require_same("the rule's carry", carry, new_carry)
+        require_same("inner_loop: the parameters", params, new_params)
+        require_same("inner_loop: the rule's carry", carry, new_carry)
         picked = collect(new_params, step, loss=loss, grads=grads, carry=new_carry) if collect else None
         return new_params, new_carry, picked
 
@@ -175,19 +176,3 @@ def _is_symbolic_zero(leaf: Any) -> bool:
 
 def _materialised(leaf: Any) -> Array:
     return jnp.zeros(leaf.shape, leaf.dtype) if _is_symbolic_zero(leaf) else leaf
-
-
-def _require_same(what: str, before: PyTree, after: PyTree) -> None:
-    """A loop's state must keep its structure, shapes and types."""
-    old: Any = jax.tree.structure(before)
-    new: Any = jax.tree.structure(after)
-    if old != new:
-        raise ValueError(f"inner_loop: {what} changes its structure in a step, from {old} to {new}")
-    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after))
-    for (path, a), b in leaves:
-        b = jnp.asarray(b)
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise ValueError(
-                f"inner_loop: {what}{jax.tree_util.keystr(path)} changes in a step from {a.dtype}"
-                f"{list(a.shape)} to {b.dtype}{list(b.shape)}; it must keep its shape and type"
-            )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jmeta.checks import require_same
 from jmeta.outer.play import adapt_and_predict
 from jmeta.types import Adapter, PyTree, Task
 
@@ -50,7 +51,7 @@ def check_step(
             raise ValueError(
                 f"learner: the metric {name!r} has shape {value.shape}; expected one number a task"
             )
-    _check_same("the model state", model_state, state)
+    require_same("learner: the model state", model_state, state)
 
 
 def _abstractly(what: str, function: Callable, *arguments: PyTree) -> PyTree:
@@ -78,16 +79,4 @@ def _check_labels(outputs: PyTree, task: Task) -> None:
             raise ValueError(
                 f"learner: {name} labels run from {low} to {high}, but the outputs {outputs.shape} have "
                 f"{outputs.shape[1]} ways; expected labels in 0..{outputs.shape[1] - 1}"
-            )
-
-
-def _check_same(what: str, before: PyTree, after: PyTree) -> None:
-    old, new = jax.tree.structure(before), jax.tree.structure(after)
-    if old != new:
-        raise ValueError(f"learner: {what} changes its structure in a step, from {old} to {new}")
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise ValueError(
-                f"learner: {what}{jax.tree_util.keystr(path)} changes in a step from "
-                f"{a.dtype}{list(a.shape)} to {b.dtype}{list(b.shape)}; it must keep its shape and type"
             )

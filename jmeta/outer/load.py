@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jmeta.outer.checkpoint import Checkpoints
 
 from jmeta.adapters import catalog
+from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.learner import learner
 from jmeta.outer.optimiser import optimiser
 from jmeta.types import Adapter, Learner, LearnerState

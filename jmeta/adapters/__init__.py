@@ -1,0 +1,1 @@
+"""One page an adaptation algorithm."""

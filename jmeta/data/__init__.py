@@ -1,0 +1,1 @@
+"""Sources of tasks, and the samplers that draw episodes from them on the device."""

@@ -1,0 +1,1 @@
+"""One page a data set or family of them."""

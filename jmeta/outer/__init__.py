@@ -1,0 +1,1 @@
+"""The outer loop: learner, evaluation, training with checkpoints, the mesh."""
