@@ -106,13 +106,24 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     return reasons
 
 
+def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
+    """The paper's row for these settings; embeddings are LEO's (Table 5) where the preset says so."""
+    from experiments.tasks import backbone
+    from jmeta.report.published import row_for
+
+    data, network = settings.dataset, backbone(settings)
+    if (settings.preset or "").startswith("table5"):
+        data, network = "mini_imagenet", "leo_embeddings"
+    variant = "Euler" if settings.solver == "euler" else None
+    return row_for(data, "COMLN", network, settings.way, settings.shot, variant=variant)
+
+
 def compose(settings: SimpleNamespace) -> Composition:
     """COMLN's adapter, data and optimiser from the flags."""
     import jax.numpy as jnp
 
     from experiments import tasks
     from experiments.run import Composition
-    from jmeta.report.published import row_for
 
     source = tasks.open_dataset(settings)
     euler = settings.solver == "euler"
@@ -151,13 +162,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         learned=lambda state: (
             {"horizon": float(jnp.exp(state.meta["log_horizon"]))} if "log_horizon" in state.meta else {}
         ),
-        published=row_for(
-            dataset=settings.dataset,
-            method="COMLN",
-            backbone=tasks.backbone(settings),
-            way=settings.way,
-            shot=settings.shot,
-        ),
+        published=published_row(settings),
     )
 
 

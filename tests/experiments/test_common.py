@@ -141,6 +141,25 @@ def test_comln_has_a_preset_for_each_of_its_published_rows():
 
 
 @pytest.mark.parametrize(
+    ("preset", "accuracy"),
+    [
+        ("table2_mini_imagenet_conv4_1shot", 53.01),
+        ("table2_tiered_imagenet_resnet12_5shot", 81.13),
+        ("table4_rk_5shot", 70.54),
+        ("table4_euler_5shot", 70.50),
+        ("table5_1shot", 50.39),
+    ],
+)
+def test_a_preset_knows_its_published_row(preset, accuracy):
+    row = comln.published_row(parse(comln.EXPERIMENT, ["comln", f"--preset={preset}"]))
+    assert row["accuracy"]["mean"] == accuracy
+
+
+def test_data_without_a_published_row_has_none():
+    assert comln.published_row(parse(comln.EXPERIMENT, ["comln", "--dataset=features"])) is None
+
+
+@pytest.mark.parametrize(
     ("module", "arguments", "flag"),
     [
         (comln, ["--step_size=0.1"], "step_size"),
