@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.bridge import from_linen
-from jmeta.models.layers import Conv, Weights, batch_norm, max_pool
+from jmeta.models.layers import BatchNorm, Conv, Weights, conv_norm_relu_pool
 from jmeta.types import Array, Model
 
 
@@ -19,8 +19,9 @@ class _Conv4(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
         for layer in range(4):
-            x = Conv(self.filters, weights=self.weights, name=f"conv_{layer}")(x)
-            x = max_pool(nn.relu(batch_norm(x, train=train, mask=mask, name=f"norm_{layer}")))
+            conv = Conv(self.filters, weights=self.weights, name=f"conv_{layer}")
+            norm = BatchNorm(name=f"norm_{layer}")
+            x = conv_norm_relu_pool(conv, norm, x, train=train, mask=mask)
         x = x.reshape(x.shape[0], -1)
         if self.normalise_features:
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))

@@ -8,7 +8,7 @@ copies of the input with the weights, its derivatives of every order are matrix 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,13 @@ from jmeta.types import Array
 Weights = Literal["shared", "per_task"]
 Primitive = Literal["matmul", "lax"]
 
+DECAY = 0.9  # of the running averages (003 App. E.5)
+EPSILON = 1e-5
+
 
 def convolution_primitive(weights: Weights, backend: str | None = None) -> Primitive:
-    """The primitive of a convolution on `backend` (default: the one in use) whose `weights` are shared
-    between the tasks of a batch or differ (`"per_task"`)."""
+    """The primitive of a convolution on `backend` (the one in use if None) whose `weights` are shared between
+    the tasks of a batch or differ ("per_task")."""
     backend = backend or jax.default_backend()
     return "matmul" if backend == "cpu" else "lax"
 
@@ -55,6 +58,32 @@ def max_pool(x: Array) -> Array:
     return windows.max((2, 4))
 
 
+def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Mean and variance [channel] of images [image, ..., channel], over those whose `mask` [image] is 1."""
+    axes = tuple(range(x.ndim - 1))
+    where = None if mask is None else mask.astype(bool).reshape(-1, *[1] * (x.ndim - 1))
+    mean = x.mean(axes, where=where)
+    return mean, jnp.maximum(jnp.square(x).mean(axes, where=where) - jnp.square(mean), 0)
+
+
+def convolution_moments(x: Array, kernel: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Mean and variance [out] of the convolution of images `x` with a kernel [3, 3, in, out], from those of
+    the 9 in x 9 in neighbourhoods.
+
+    For few input channels this is far cheaper than to look at the convolution's outputs, above all in the
+    derivatives, and where `x` are a network's inputs it does not depend on its weights.
+    """
+    columns, flat = patches(x), kernel.reshape(-1, kernel.shape[-1])
+    mean, _ = moments(columns, mask)
+    centred = columns - jnp.broadcast_to(mean, columns.shape)
+    if mask is not None:
+        centred = centred * mask.astype(x.dtype).reshape(-1, 1, 1, 1)
+    rows = centred.reshape(-1, centred.shape[-1])
+    images = jnp.asarray(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype).sum()
+    covariance = rows.T @ rows / (images * (x.shape[1] * x.shape[2]))
+    return mean @ flat, ((covariance @ flat) * flat).sum(0)
+
+
 class Conv(nn.Module):
     """A convolution with stride 1 and zeros outside: `size` 3 or 1, `features` output channels."""
 
@@ -64,21 +93,65 @@ class Conv(nn.Module):
     weights: Weights = "shared"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Images [image, height, width, in] to [image, height, width, features]."""
+    def parameters(self, x: Array) -> tuple[Array, Array | None]:
+        """The kernel [size, size, in, features] for images `x` and the bias [features]."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype) if self.bias else None
+        return kernel, bias
+
+    def __call__(self, x: Array) -> Array:
+        """Images [image, height, width, in] to [image, height, width, features]."""
+        kernel, bias = self.parameters(x)
         y = convolve(x, kernel, primitive=convolution_primitive(self.weights))
-        if not self.bias:
-            return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        return y + jnp.broadcast_to(bias, y.shape)
+        return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
 
-def batch_norm(x: Array, *, train: bool, mask: Array | None = None, name: str | None = None) -> Any:
-    """Batch normalisation with learned scale and offset, running averages with decay 0.9 (003 App. E.5);
-    to be called inside a linen module's compact method. `mask` [image] keeps padding out of the
-    statistics."""
-    everywhere = None if mask is None else mask.astype(bool).reshape(-1, *[1] * (x.ndim - 1))
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=x.dtype, name=name)
-    return norm(x, mask=everywhere)
+class BatchNorm(nn.Module):
+    """Batch normalisation with learned scale and offset; the variables are those of flax's `nn.BatchNorm`."""
+
+    @nn.compact
+    def terms(self, mean: Array, variance: Array, *, train: bool) -> tuple[Array, Array, Array]:
+        """What normalises, (x - centre) slope + offset, each [channel], from the batch's `mean` and
+        `variance` [channel]; in training these update the running averages, else the running averages are
+        used."""
+        shape, dtype = mean.shape, mean.dtype
+        scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        offset = self.param("bias", nn.initializers.zeros, shape, dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
+        if not train:
+            mean, variance = running_mean.value, running_variance.value
+        elif not self.is_initializing():
+            running_mean.value = DECAY * running_mean.value + (1 - DECAY) * mean
+            running_variance.value = DECAY * running_variance.value + (1 - DECAY) * variance
+        return mean, scale * lax.rsqrt(variance + EPSILON), offset
+
+    def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
+        """Images [image, ..., channel], normalised; `mask` [image] keeps padding out of the statistics."""
+        return _affine(x, *self.terms(*moments(x, mask), train=train))
+
+
+def _affine(x: Array, centre: Array, slope: Array, offset: Array) -> Array:
+    centre, slope, offset = (jnp.broadcast_to(term, x.shape) for term in (centre, slope, offset))
+    return (x - centre) * slope + offset
+
+
+def conv_norm_relu_pool(
+    conv: Conv, norm: BatchNorm, x: Array, *, train: bool, mask: Array | None = None
+) -> Array:
+    """`max_pool(relu(norm(conv(x))))`, to be called inside a linen module's compact method.
+
+    Normalisation and ReLU are monotone in each channel, so they come after pooling, on a quarter of the
+    values (what a negative scale makes decrease is pooled by its minimum). The convolution's bias moves the
+    statistics alone, and those of few input channels come from the input.
+    """
+    kernel, bias = conv.parameters(x)
+    y = convolve(x, kernel, primitive=convolution_primitive(conv.weights))
+    few_channels = kernel.shape[0] == 3 and 9 * kernel.shape[2] < kernel.shape[3]
+    mean, variance = convolution_moments(x, kernel, mask) if few_channels else moments(y, mask)
+    shift = jnp.zeros_like(mean) if bias is None else bias
+    centre, slope, offset = norm.terms(mean + shift, variance, train=train)
+    sign = jnp.where(slope < 0, -1, 1).astype(y.dtype)
+    highest = max_pool(y * jnp.broadcast_to(sign, y.shape))
+    return nn.relu(_affine(highest, sign * (centre - shift), sign * slope, offset))

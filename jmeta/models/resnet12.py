@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.bridge import from_linen
-from jmeta.models.layers import Conv, Weights, batch_norm, max_pool
+from jmeta.models.layers import BatchNorm, Conv, Weights, max_pool
 from jmeta.types import Array, Key, Model
 
 DROP_SIZE = 5
@@ -45,16 +45,16 @@ class _ResNet12(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
-        norm = partial(batch_norm, train=train, mask=mask)
         activation = partial(nn.leaky_relu, negative_slope=0.1)
         for block, width in enumerate(self.widths):
             y = x
             for layer in range(3):
                 y = Conv(width, bias=False, weights=self.weights, name=f"conv_{block}_{layer}")(y)
-                y = norm(y, name=f"norm_{block}_{layer}")
+                y = BatchNorm(name=f"norm_{block}_{layer}")(y, train=train, mask=mask)
                 y = activation(y) if layer < 2 else y
             shortcut = Conv(width, 1, bias=False, weights=self.weights, name=f"shortcut_{block}")(x)
-            x = max_pool(activation(y + norm(shortcut, name=f"shortcut_norm_{block}")))
+            shortcut = BatchNorm(name=f"shortcut_norm_{block}")(shortcut, train=train, mask=mask)
+            x = max_pool(activation(y + shortcut))
             if self.drop and self.has_rng("dropout"):
                 x = drop_block(x, self.drop, self.make_rng("dropout"))
         x = x.mean((1, 2)) if self.global_pool else x.reshape(x.shape[0], -1)
