@@ -64,7 +64,7 @@ def test_characters_have_two_to_four_strokes_that_fill_the_page(characters):
 
 
 def test_nearest_neighbour_on_pixels_is_far_from_a_learner():
-    """Conv-4 learners pass 90 % in minutes; 1-nearest-neighbour stays at about 48 %."""
+    """About 48 %, where Conv-4 prototypes pass 75 % after their first 100 updates of four tasks."""
 
     def nearest(task):
         support, query = (part.x.reshape(part.x.shape[0], -1) for part in task)
