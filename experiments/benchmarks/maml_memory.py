@@ -11,52 +11,47 @@ across two loops. `--repeats` also runs the programs and reports the median time
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-from absl import app, flags
+from experiments.common import Experiment, Flag, launch, shared, write_json
 
-import jmeta
-
-FILTERS = flags.DEFINE_integer("filters", 32, "channels of the Conv-4")
-IMAGE_SIZE = flags.DEFINE_integer("image_size", 84, "height and width of the images")
-WAY = flags.DEFINE_integer("way", 5, "classes of the episode")
-SHOT = flags.DEFINE_integer("shot", 5, "support images of a class")
-QUERY = flags.DEFINE_integer("query", 15, "query images of a class")
-INNER_STEPS = flags.DEFINE_list("inner_steps", ["1", "5", "10", "50"], "numbers of inner steps")
-KEEP_UP_TO = flags.DEFINE_integer("keep_up_to", 10, "most steps to keep all intermediates of (exact, none)")
-UNROLLED_STEPS = flags.DEFINE_integer("unrolled_steps", 5, "steps of the unrolled program; 0 leaves it out")
-REPEATS = flags.DEFINE_integer("repeats", 0, "runs of each program; 0 only compiles")
-OUTPUT = flags.DEFINE_string("output", None, "write the figures to this file as JSON")
+if TYPE_CHECKING:
+    import jmeta
 
 WAYS = (("first", "step"), ("exact", "none"), ("exact", "step"), ("mixed", "none"))
 MIB = 2**20
 
 
-def setting() -> tuple[jmeta.Model, jmeta.Task]:
+def setting(settings: SimpleNamespace) -> tuple[jmeta.Model, jmeta.Task]:
     """The network and a task of zeros."""
+    import jax.numpy as jnp
+
+    import jmeta
 
     def batch(count: int) -> jmeta.Batch:
-        y = jnp.arange(WAY.value * count, dtype=jnp.int32) % WAY.value
-        return jmeta.Batch(jnp.zeros((y.size, IMAGE_SIZE.value, IMAGE_SIZE.value, 3)), y)
+        y = jnp.arange(settings.way * count, dtype=jnp.int32) % settings.way
+        return jmeta.Batch(jnp.zeros((y.size, settings.image_size, settings.image_size, 3)), y)
 
-    model = jmeta.conv4(filters=FILTERS.value, head=WAY.value, weights="per_task")
-    return model, jmeta.Task(batch(SHOT.value), batch(QUERY.value))
+    model = jmeta.conv4(filters=settings.filters, head=settings.way, weights="per_task")
+    return model, jmeta.Task(batch(settings.shot), batch(settings.query))
 
 
 def looped(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable[..., Any]:
     """The meta-gradient as training compiles it: `(meta, state, task) -> gradient`."""
+    import jax
+
+    import jmeta
+
     adapter = jmeta.gradient_adapter(
         model, jmeta.cross_entropy, jmeta.sgd(0.01), steps, order=order, remat=remat
     )
 
-    def query_loss(meta: Any, state: Any, task: jmeta.Task) -> jax.Array:
+    def query_loss(meta: Any, state: Any, task: jmeta.Task) -> Any:
         fast, state, _ = adapter.adapt(meta, state, task.support, None, train=True)
         outputs, _ = adapter.predict(meta, fast, state, task.query.x, None, train=True)
         return jmeta.cross_entropy(outputs, task.query)
@@ -66,11 +61,14 @@ def looped(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable[.
 
 def unrolled(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable[..., Any]:
     """The same as a chain of loops of one step each, in which the compiler sees every step."""
+    import jax
 
-    def loss(params: Any, state: Any, batch: jmeta.Batch) -> jax.Array:
+    import jmeta
+
+    def loss(params: Any, state: Any, batch: jmeta.Batch) -> Any:
         return jmeta.cross_entropy(model.apply(params, state, batch.x, train=True)[0], batch)
 
-    def query_loss(meta: Any, state: Any, task: jmeta.Task) -> jax.Array:
+    def query_loss(meta: Any, state: Any, task: jmeta.Task) -> Any:
         params = meta["params"]
         for _ in range(steps):
             params, _ = jmeta.inner_loop(
@@ -89,14 +87,18 @@ def unrolled(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable
 
 def start(model: jmeta.Model, task: jmeta.Task) -> tuple[Any, Any]:
     """Initial meta-parameters and model state."""
+    import jax
+
     params, state = model.init(jax.random.key(0), task.support.x)
     return {"params": params, "rule": ()}, state
 
 
-def median_seconds(programs: dict[tuple, Any], arguments: tuple) -> dict[tuple, float]:
+def median_seconds(programs: dict[tuple, Any], arguments: tuple, repeats: int) -> dict[tuple, float]:
     """Median time of each compiled program, run in turn so that a busy machine slows all alike."""
+    import jax
+
     seconds: dict[tuple, list[float]] = {name: [] for name in programs}
-    for _ in range(REPEATS.value):
+    for _ in range(repeats):
         for name, program in programs.items():
             begin = time.perf_counter()
             jax.block_until_ready(program(*arguments))
@@ -104,13 +106,15 @@ def median_seconds(programs: dict[tuple, Any], arguments: tuple) -> dict[tuple, 
     return {name: statistics.median(runs) for name, runs in seconds.items()}
 
 
-def measure_memory(model: jmeta.Model, arguments: tuple) -> list[dict[str, Any]]:
+def measure_memory(model: jmeta.Model, arguments: tuple, settings: SimpleNamespace) -> list[dict[str, Any]]:
     """Print and return the temporary memory of the looped programs."""
+    import jax
+
     rows = []
-    for steps in map(int, INNER_STEPS.value):
-        ways = [w for w in WAYS if w != ("exact", "none") or steps <= KEEP_UP_TO.value]
+    for steps in map(int, settings.inner_step_counts.split(",")):
+        ways = [w for w in WAYS if w != ("exact", "none") or steps <= settings.keep_up_to]
         programs = {way: jax.jit(looped(model, steps, *way)).lower(*arguments).compile() for way in ways}
-        seconds = median_seconds(programs, arguments) if REPEATS.value else {}
+        seconds = median_seconds(programs, arguments, settings.repeats) if settings.repeats else {}
         memory = {way: p.memory_analysis().temp_size_in_bytes / MIB for way, p in programs.items()}
         for way, mib in memory.items():
             row = {
@@ -130,41 +134,53 @@ def measure_memory(model: jmeta.Model, arguments: tuple) -> list[dict[str, Any]]
     return rows
 
 
-def count_flops(model: jmeta.Model, arguments: tuple) -> list[dict[str, Any]]:
+def count_flops(model: jmeta.Model, arguments: tuple, settings: SimpleNamespace) -> list[dict[str, Any]]:
     """Print and return the FLOPs of the unrolled programs."""
+    import jax
+
     rows: list[dict[str, Any]] = []
     for way in WAYS[1:]:
-        lowered = jax.jit(unrolled(model, UNROLLED_STEPS.value, *way)).lower(*arguments)
+        lowered = jax.jit(unrolled(model, settings.unrolled_steps, *way)).lower(*arguments)
         written, compiled = (stage.cost_analysis()["flops"] / 1e9 for stage in (lowered, lowered.compile()))
         row = {"order": way[0], "remat": way[1], "as_written_gflop": written, "as_compiled_gflop": compiled}
         rows.append(row)
         ratios = [row[name] / rows[0][name] for name in ("as_written_gflop", "as_compiled_gflop")]
         print(
-            f"{UNROLLED_STEPS.value:5d}  {way[0]:6}{way[1]:5}{written:9.2f} GFLOP {ratios[0]:6.3f}"
+            f"{settings.unrolled_steps:5d}  {way[0]:6}{way[1]:5}{written:9.2f} GFLOP {ratios[0]:6.3f}"
             f"{compiled:9.2f} GFLOP {ratios[1]:6.3f}",
             flush=True,
         )
     return rows
 
 
-def main(argv: list[str]) -> None:
+def run(settings: SimpleNamespace) -> int:
     """Measure, print, write."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    model, task = setting()
+    import jax
+
+    model, task = setting(settings)
     arguments = (*start(model, task), task)
-    if not REPEATS.value:
+    if not settings.repeats:
         arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
     print("steps  order remat  temporary memory   of first order")
     result: dict[str, Any] = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    result["setting"] = {flag.name: flag.value for flag in (FILTERS, IMAGE_SIZE, WAY, SHOT, QUERY)}
-    result["memory"] = measure_memory(model, arguments)
-    if UNROLLED_STEPS.value:
+    result["setting"] = vars(settings)
+    result["memory"] = measure_memory(model, arguments, settings)
+    if settings.unrolled_steps:
         print("\nunrolled             as written  of exact    as compiled  of exact")
-        result["flops"] = count_flops(model, arguments)
-    if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps(result, indent=1) + "\n")
+        result["flops"] = count_flops(model, arguments, settings)
+    if settings.output:
+        write_json(Path(settings.output), result)
+    return 0
 
+
+FLAGS = shared("filters", "image_size", "way", "shot", "query", filters=32, image_size=84, shot=5) | {
+    "inner_step_counts": Flag("string", "1,5,10,50", "numbers of inner steps"),
+    "keep_up_to": Flag("integer", 10, "most steps to keep all intermediates of (exact, none)"),
+    "unrolled_steps": Flag("integer", 5, "steps of the unrolled program; 0 leaves it out"),
+    "repeats": Flag("integer", 0, "runs of each program; 0 only compiles"),
+    "output": Flag("string", None, "JSON file to write"),
+}
+EXPERIMENT = Experiment("benchmarks.maml_memory", __doc__ or "", FLAGS, {}, run)
 
 if __name__ == "__main__":
-    app.run(main)
+    launch(EXPERIMENT)

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 import jmeta
-from jmeta.models.layers import Conv, batch_norm, max_pool
+from jmeta.models.layers import BatchNorm, Conv, max_pool
 from jmeta.types import Batch, Model, Task
 
 WAY = 3
@@ -153,7 +153,7 @@ def test_boil_leaves_the_head_alone_and_fomaml_is_the_gradient_at_the_end(start)
 class Convolutional(nn.Module):
     @nn.compact
     def __call__(self, x, *, train, mask=None):
-        x = batch_norm(Conv(2, weights="per_task", name="conv")(x), train=train, mask=mask, name="norm")
+        x = BatchNorm(name="norm")(Conv(2, weights="per_task", name="conv")(x), train=train, mask=mask)
         return nn.Dense(2, dtype=x.dtype, name="head")(max_pool(nn.relu(x)).reshape(x.shape[0], -1))
 
 
