@@ -8,6 +8,7 @@ copies of the input with the weights, its derivatives of every order are matrix 
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax
@@ -66,22 +67,28 @@ def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
     return mean, jnp.maximum(jnp.square(x).mean(axes, where=where) - jnp.square(mean), 0)
 
 
-def convolution_moments(x: Array, kernel: Array, mask: Array | None) -> tuple[Array, Array]:
-    """Mean and variance [out] of the convolution of images `x` with a kernel [3, 3, in, out], from those of
-    the 9 in x 9 in neighbourhoods.
+def convolve_in_windows(x: Array, kernel: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+    """For images with few channels: the convolution as [place, image, height // 2, width // 2, out], where
+    `place` counts the four of each 2x2 window; and the mean and variance [out] of the whole convolution.
 
-    For few input channels this is far cheaper than to look at the convolution's outputs, above all in the
-    derivatives, and where `x` are a network's inputs it does not depend on its weights.
+    The moments come from those of the 9 in x 9 in neighbourhoods, which is far cheaper than from the outputs,
+    above all in the derivatives, and does not depend on the kernel. With the windows' places leading, pooling
+    is elementwise; neighbourhoods are columns, as the kernel's derivative reads them.
     """
     columns, flat = patches(x), kernel.reshape(-1, kernel.shape[-1])
     mean, _ = moments(columns, mask)
     centred = columns - jnp.broadcast_to(mean, columns.shape)
     if mask is not None:
         centred = centred * mask.astype(x.dtype).reshape(-1, 1, 1, 1)
-    rows = centred.reshape(-1, centred.shape[-1])
+    rows = centred.reshape(-1, flat.shape[0])
     images = jnp.asarray(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype).sum()
     covariance = rows.T @ rows / (images * (x.shape[1] * x.shape[2]))
-    return mean @ flat, ((covariance @ flat) * flat).sum(0)
+
+    count, height, width = x.shape[0], x.shape[1] // 2, x.shape[2] // 2
+    windows = columns[:, : 2 * height, : 2 * width].reshape(count, height, 2, width, 2, -1)
+    places = windows.transpose(5, 2, 4, 0, 1, 3).reshape(flat.shape[0], -1)
+    y = jnp.tensordot(places, flat, (0, 0)).reshape(4, count, height, width, -1)
+    return y, mean @ flat, ((covariance @ flat) * flat).sum(0)
 
 
 class Conv(nn.Module):
@@ -147,11 +154,16 @@ def conv_norm_relu_pool(
     statistics alone, and those of few input channels come from the input.
     """
     kernel, bias = conv.parameters(x)
-    y = convolve(x, kernel, primitive=convolution_primitive(conv.weights))
-    few_channels = kernel.shape[0] == 3 and 9 * kernel.shape[2] < kernel.shape[3]
-    mean, variance = convolution_moments(x, kernel, mask) if few_channels else moments(y, mask)
+    primitive = convolution_primitive(conv.weights)
+    in_windows = primitive == "matmul" and 9 * kernel.shape[2] < kernel.shape[3]
+    if in_windows:
+        y, mean, variance = convolve_in_windows(x, kernel, mask)
+    else:
+        y = convolve(x, kernel, primitive=primitive)
+        mean, variance = moments(y, mask)
     shift = jnp.zeros_like(mean) if bias is None else bias
     centre, slope, offset = norm.terms(mean + shift, variance, train=train)
     sign = jnp.where(slope < 0, -1, 1).astype(y.dtype)
-    highest = max_pool(y * jnp.broadcast_to(sign, y.shape))
+    y = y * jnp.broadcast_to(sign, y.shape)
+    highest = functools.reduce(jnp.maximum, y) if in_windows else max_pool(y)
     return nn.relu(_affine(highest, sign * (centre - shift), sign * slope, offset))
