@@ -28,7 +28,7 @@ def test_every_preset_it_names_exists():
 
 @pytest.mark.slow
 def test_its_code_blocks_run(finished_run, enable_x64):
-    """All blocks in order in one namespace, as a reader would paste them; a tiny run stands in for the demo."""
+    """All blocks in order in one namespace, as a reader would; a tiny run stands in for the demo."""
     assert len(BLOCKS) >= 4
     scope: dict = {}
     with enable_x64(False):
