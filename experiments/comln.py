@@ -120,7 +120,7 @@ def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
 
 def compose(settings: SimpleNamespace) -> Composition:
     """COMLN's adapter, data and optimiser from the flags."""
-    import jax.numpy as jnp
+    import numpy as np
 
     from experiments import tasks
     from experiments.run import Composition
@@ -160,7 +160,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         dataset=source,
         **tasks.samplers(source, settings),
         learned=lambda state: (
-            {"horizon": float(jnp.exp(state.meta["log_horizon"]))} if "log_horizon" in state.meta else {}
+            {"horizon": float(np.exp(state.meta["log_horizon"]))} if "log_horizon" in state.meta else {}
         ),
         published=published_row(settings),
     )

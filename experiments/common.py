@@ -52,7 +52,7 @@ DATASETS = (
 
 SHARED = {
     "algorithm": Flag("enum", None, "the algorithm"),
-    "dataset": Flag("enum", "glyphs", "where tasks come from; glyphs and sinusoid need no data", DATASETS),
+    "dataset": Flag("enum", "glyphs", "where tasks come from; glyphs (and sinusoid) need no data", DATASETS),
     "data_dir": Flag("string", None, "the dataset's folder or its parent; before JMETA_DATA"),
     "way": Flag("integer", 5, "classes of an episode"),
     "shot": Flag("integer", 1, "support examples of a class"),
@@ -76,7 +76,6 @@ SHARED = {
     ),
     "image_size": Flag("integer", None, "height and width of images [the dataset's usual size]"),
     "seed": Flag("integer", 0, "seed of initial parameters and training episodes"),
-    "num_seeds": Flag("integer", 1, "seeds side by side"),
     "init_from": Flag("string", None, "start from the learned parameters of this workdir"),
     "eval_only": Flag("boolean", False, "evaluate --init_from and train nothing"),
     "max_minutes": Flag("float", None, "stop in good order, with a checkpoint, after so many minutes"),
@@ -102,7 +101,11 @@ SHARED = {
     "learning_rate_drops": Flag("string", "", "later learning rates as step:rate,step:rate"),
     "weight_decay": Flag("float", 0.0, "added to the gradient of every array (not of scalars such as log T)"),
     "clip_norm": Flag("float", None, "largest global norm of an outer gradient [no limit]"),
-    "label_smoothing": Flag("float", 0.0, "share of a label spread over the ways while training"),
+    "label_smoothing": Flag(
+        "float",
+        0.0,
+        "share of a label spread over the ways in the losses (of the support only in training, for comln)",
+    ),
     "chunk": Flag("integer", None, "tasks played at a time, to bound memory [all]"),
 }
 
@@ -137,6 +140,9 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoRetur
             print(presets_text(experiment))
             sys.exit(0)
         code = experiment.run(settings)
+    except KeyboardInterrupt:
+        print(f"experiments.{experiment.name}: interrupted", file=sys.stderr)
+        code = 130
     except Exception as error:
         status = _exit_code(error)
         if status is None:
@@ -184,15 +190,35 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> SimpleNamespace:
 def _check_numbers(settings: SimpleNamespace) -> None:
     least = {"way": 2, "shot": 1, "query": 1, "meta_batch": 1, "steps": 0, "eval_every": 0, "eval_tasks": 2,
              "validation_tasks": 2, "checkpoint_every": 1, "log_every": 1, "inner_steps": 0, "filters": 1,
-             "image_size": 4, "seed": 0, "num_seeds": 1, "chunk": 1}  # fmt: skip
+             "image_size": 4, "seed": 0, "chunk": 1, "solver_steps": 1}  # fmt: skip
     for name, smallest in least.items():
         value = getattr(settings, name, None)
         if value is not None and value < smallest:
             raise UsageError(f"--{name}={value}; expected at least {smallest}")
-    for name in ("learning_rate", "max_minutes", "inner_lr", "clip_norm"):
+    for name in (
+        "learning_rate",
+        "max_minutes",
+        "inner_lr",
+        "clip_norm",
+        "rtol",
+        "atol",
+        "step_size",
+        "horizon",
+    ):
         value = getattr(settings, name, None)
         if value is not None and not value > 0:
             raise UsageError(f"--{name}={value}; expected a positive number")
+    for name in ("weight_decay", "ridge"):
+        if not 0 <= getattr(settings, name, 0) < float("inf"):
+            raise UsageError(f"--{name}={getattr(settings, name)}; expected a number of at least 0")
+    for name in ("label_smoothing", "drop_block"):
+        if not 0 <= getattr(settings, name, 0) < 1:
+            raise UsageError(f"--{name}={getattr(settings, name)}; expected a share, at least 0 and below 1")
+    parse_drops(getattr(settings, "learning_rate_drops", ""))
+    if getattr(settings, "solver", None) == "euler" and settings.step_size is None:
+        raise UsageError("--solver=euler needs --step_size, the learning rate of its gradient steps")
+    if getattr(settings, "eval_only", False) and not settings.init_from:
+        raise UsageError("--eval_only needs --init_from=WORKDIR, the run to evaluate")
 
 
 def help_text(experiment: Experiment) -> str:
@@ -223,6 +249,8 @@ def _shown(value: Any) -> str:
 def identity(experiment: str, settings: SimpleNamespace) -> dict[str, Any]:
     """The experiment and the flags that change its numbers."""
     kept = {name: value for name, value in vars(settings).items() if name not in _WITHOUT_IDENTITY}
+    if kept.get("dataset") in ("folder", "features") and settings.data_dir:
+        kept["data_dir"] = str(Path(settings.data_dir).resolve())  # here the folder is the data
     return {"experiment": experiment, **kept}
 
 

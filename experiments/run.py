@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -55,19 +56,20 @@ class Composition(NamedTuple):
 def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace], Composition]) -> int:
     """Run an experiment to its results.json, or as far as its budget or a signal lets it; the exit status."""
     workdir, identified = default_workdir(name, settings), identity(name, settings)
-    finished = _finished(workdir, identified, settings.steps)
-    if finished:
-        _say(f"finished before, in {workdir}")
-        print(json.dumps(finished))
-        return 0
     with _usage_errors():
         _set_up(settings)
+        _check_paths(settings, workdir)
+        finished = _finished(workdir, identified, 0 if settings.eval_only else settings.steps)
+        if finished:
+            _say(f"finished before, in {workdir}")
+            if jax.process_index() == 0:
+                print(json.dumps(finished))
+            return 0
         mesh = task_mesh()
         made = compose(settings)
         adapter, learner = build(made.recipe, mesh)
         made = made._replace(**_placed(made, mesh))
         state = _initial_state(learner, made, settings, mesh)
-        workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
         checkpoints.check_identity()
         if jax.process_index() == 0:
@@ -83,9 +85,13 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
         state = checkpoints.restore_best(outcome.state) if outcome.best else outcome.state
     values = _test(learner, state, made, settings)
     if jax.process_index() == 0:
-        _write_figures(adapter, state, made, workdir)
-        results = _results(name, settings, outcome, values, made, state)
-        np.savez(workdir / "eval.npz", **values)
+        local = _on_host(state)
+        results = _results(name, settings, outcome, values, made, local)
+        _write_arrays(workdir / "eval.npz", values)
+        try:
+            _write_figures(adapter, local, made, workdir)
+        except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
+            _say(f"no figures: {error}")
         write_json(workdir / "results.json", results)
         _say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
         print(json.dumps(results))
@@ -165,8 +171,28 @@ def _set_up(settings: SimpleNamespace) -> None:
         if jax.default_backend() == "cpu":
             raise UsageError(f"--precision={settings.precision} has no effect on a CPU; leave it out")
         jax.config.update("jax_default_matmul_precision", settings.precision)
-    if settings.eval_only and not settings.init_from:
-        raise UsageError("--eval_only needs --init_from=WORKDIR, the run to evaluate")
+
+
+def _check_paths(settings: SimpleNamespace, workdir: Path) -> None:
+    """What a path can spoil, before anything is loaded or compiled."""
+    if settings.init_from and not (Path(settings.init_from) / "config.json").is_file():
+        raise UsageError(f"--init_from={settings.init_from}: no config.json; give the workdir of a run")
+    workdir.mkdir(parents=True, exist_ok=True)
+
+
+def _on_host(state: LearnerState) -> LearnerState:
+    """The learned state as arrays of this process alone."""
+    meta, model_state = jax.device_get((state.meta, state.model_state))
+    return state._replace(
+        step=np.asarray(state.step), meta=meta, model_state=model_state, opt=None, key=jax.random.key(0)
+    )
+
+
+def _write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
+    """Write an .npz whole: under a temporary name, then renamed."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(temporary, **values)
+    temporary.replace(path)
 
 
 def _placed(made: Composition, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -184,7 +210,7 @@ def _initial_state(
     state = jax.jit(lambda key: learner.init(key, task))(key)
     if settings.init_from:
         _, source = load(settings.init_from)
-        learned = {"meta": source.meta, "model_state": source.model_state}
+        learned = jax.device_get({"meta": source.meta, "model_state": source.model_state})
         for name, value in learned.items():
             _check_fits(settings.init_from, getattr(state, name), value)
         state = state._replace(**learned)
@@ -210,7 +236,7 @@ def _usage_errors() -> Iterator[None]:
     """While a run is composed, what the library calls wrong is wrong in the flags."""
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -219,7 +245,9 @@ def _finished(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str
     try:
         config = json.loads((workdir / "config.json").read_text())
         results = json.loads((workdir / "results.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict) or not isinstance(results, dict):
         return None
     same = config.get("identity") == json.loads(json.dumps(identified))
     return results if same and results.get("steps") == steps else None
@@ -305,7 +333,8 @@ def _write_figures(adapter: Any, state: LearnerState, made: Composition, workdir
         figures.learning_curves(records, folder / "learning_curves.png")
     if any("horizon" in record for record in records):
         figures.horizon_curve(records, folder / "horizon.png")
-    task = jax.jit(lambda sampler, key: sampler(key))(made.test, jax.random.key(TEST_SEED))
+    sampler = jax.device_get(made.test)
+    task = jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(TEST_SEED))
     if task.query.x.ndim == 4:
         outputs = predict(adapter, state, task.support, task.query.x)
         figures.episode(

@@ -15,7 +15,7 @@ from jax.sharding import SingleDeviceSharding
 from jmeta.types import LearnerState, PyTree
 
 Meta = dict[str, Any]
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint")
 
 
 class CheckpointError(ValueError):
@@ -113,7 +113,8 @@ class Checkpoints:
           target: a state of the same structure, of arrays or `jax.ShapeDtypeStruct`s; the result has its
             shardings, whatever number of devices wrote it.
 
-        Damaged checkpoints newer than the one returned are removed, with a warning. Raises IdentityError for
+        Damaged checkpoints newer than the one returned are passed over with a warning, and removed so that
+        their steps can be written again (a `reader` removes nothing). Raises IdentityError for
         checkpoints of another identity and CheckpointError where none can be read.
         """
         self.check_identity()
@@ -125,8 +126,9 @@ class Checkpoints:
                 damaged[step] = error
                 continue
             for bad, why in damaged.items():
-                self._say(f"{self.directory / str(bad)} is damaged ({_first_line(why)}); removed")
-                self._manager.delete(bad)
+                self._say(f"{self.directory / str(bad)} is damaged ({_first_line(why)}); passed over")
+                if self.identity is not None:  # a reader touches nothing of another run
+                    self._manager.delete(bad)
             self._say(f"continuing from step {step} in {self.directory}")
             return step, state, meta
         if damaged:

@@ -170,14 +170,16 @@ def _parts(tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None) -> tuple
     The weights sum to 1. A padding task repeats a real one, so that it stays finite.
     """
     count = _count(tasks)
-    unit = chunk or (1 if mesh is None else mesh.shape["task"])
+    devices = 1 if mesh is None else mesh.shape["task"]
+    whole = -(-count // devices) * devices
+    unit = min(chunk, whole) if chunk else devices
     total = -(-count // unit) * unit
     index = jnp.arange(total)
     if total > count:
         tasks = jax.tree.map(lambda a: a[index % count], tasks)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     weights = jnp.where(index < count, 1.0 / count, 0.0)
-    shape = (-1, chunk) if chunk else (1, total)
+    shape = (-1, unit) if chunk else (1, total)
     parts = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), (tasks, keys, weights))
     return parts if mesh is None else _constrained(parts, mesh, PartitionSpec(None, "task"))
 

@@ -56,12 +56,16 @@ def load(workdir: str | Path) -> tuple[Adapter, LearnerState]:
 
     Raises:
       FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
+      ValueError: where its config.json is damaged.
     """
     directory = Path(workdir)
     config = directory / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"{directory}: no config.json; expected the workdir of a run of jmeta")
-    recipe = json.loads(config.read_text())["recipe"]
+    try:
+        recipe = json.loads(config.read_text())["recipe"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{config}: damaged, or not of a run of jmeta ({error!r})") from error
     adapter, made = build(recipe)
     checkpoints = Checkpoints.reader(directory / "checkpoints")
     return adapter, checkpoints.restore_best(abstract_state(made, recipe))
