@@ -1,4 +1,4 @@
-"""Time and memory of one meta-gradient against the horizon (003, Figure 3).
+"""Time and memory of one meta-gradient against the horizon (COMLN, Figure 3).
 
 One 5-way 5-shot task, Conv-4 on 84x84 images; a horizon T is T / 0.01 gradient steps (App. E.2). Memory is
 that of the compiled program's temporaries, each compiled with the step bound that its horizon needs. A curve

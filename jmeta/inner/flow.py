@@ -1,7 +1,7 @@
 """Adaptation in continuous time: a linear classifier follows the gradient flow of its loss to a horizon.
 
 `dW/dt = -grad L(W)`, `W(0) = W0`, with L the mean cross-entropy of the support examples plus
-`ridge/2 ||W - W0||^2` (COMLN, paper 003, section 3.1). Methods differ in how the meta-gradient is found:
+`ridge/2 ||W - W0||^2` (COMLN, section 3.1). Methods differ in how the meta-gradient is found:
 
 - "adjoint": the flow in the space of its examples, and back over its checkpointed steps. The default.
 - "forward": the paper's forward sensitivities (sections 4.1 and 4.2).
@@ -56,7 +56,7 @@ def gradient_flow(
 ) -> Array:
     """The classifier W(T) that the gradient flow of its loss reaches from `w0` at the horizon T.
 
-    Source: COMLN (paper 003), eq. 8; with `solver="euler"` ANIL's `horizon / step_size` gradient steps of
+    Source: COMLN (Deleu et al. 2022), eq. 8; with `solver="euler"` ANIL's `horizon / step_size` gradient steps of
     size `step_size` (section 3.3), the last one shorter where that is no whole number.
 
     Args:

@@ -2,7 +2,7 @@
 
 With features X [shot, feature] the gradient of the mean cross-entropy is a sum of one outer product an
 example, so the weights never leave W(t) = W0 - s(t)^T X and all that moves is s [shot, way]:
-ds/dt = (softmax(Z0 - G s) - Y) / M - ridge s, with G = X X^T and Z0 = X W0^T (paper 003, section 4.1 and
+ds/dt = (softmax(Z0 - G s) - Y) / M - ridge s, with G = X X^T and Z0 = X W0^T (COMLN, section 4.1 and
 App. B.1). Nothing of the features' size is needed along the trajectory.
 """
 

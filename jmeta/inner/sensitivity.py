@@ -2,7 +2,7 @@
 
 Instead of going back over the flow's steps, the Jacobians of W(T) are carried forward, decomposed into
 B [shot, shot, way, way] and z [shot, shot, shot, way], whose size depends neither on the features nor on the
-horizon (paper 003, section 4.1, App. B and C):
+horizon (COMLN, section 4.1, App. B and C):
 
     dW(T)/dW0    = I - sum_ij B[i, j] x (phi_i phi_j^T)
     dW(T)/dphi_m = -(s_m x I + sum_i (B[i, m] W0) x phi_i + sum_ij z[i, j, m] phi_j^T x phi_i)
@@ -38,7 +38,7 @@ def initial(flow: Reduced) -> Sensitivities:
 
 
 def sensitivity_velocity(flow: Reduced, at: Sensitivities) -> Sensitivities:
-    """Time derivatives of (s, B, z) (paper 003, App. B.2 and B.3, with the proximal term)."""
+    """Time derivatives of (s, B, z) (COMLN, App. B.2 and B.3, with the proximal term)."""
     s, b, z = at
     _, p = position(flow, s)
     eye = jnp.eye(len(s), dtype=s.dtype)

@@ -1,4 +1,4 @@
-"""Conv-4, the four-layer convolutional network of few-shot learning (Vinyals et al. 2016; 003 App. E.5)."""
+"""Conv-4, the four-layer convolutional network of few-shot learning (Vinyals et al. 2016; COMLN App. E.5)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def conv4(
 
     Images [image, height, width, channel] become features [image, d], d = filters (height // 16) (width //
     16): 1,600 for 84x84 images and 64 filters. `normalise_features` divides them by sqrt(d) (an option of
-    003's code); `head` adds a linear classifier with that many outputs. `weights="per_task"` says that each
+    COMLN's code); `head` adds a linear classifier with that many outputs. `weights="per_task"` says that each
     task will have weights of its own, which chooses another primitive on some devices and changes no number.
     """
     return from_linen(_Conv4(filters, weights, normalise_features, head))

@@ -21,7 +21,7 @@ from jmeta.types import Array
 Weights = Literal["shared", "per_task"]
 Primitive = Literal["matmul", "lax"]
 
-DECAY = 0.9  # of the running averages (003 App. E.5)
+DECAY = 0.9  # of the running averages (COMLN App. E.5)
 EPSILON = 1e-5
 
 
