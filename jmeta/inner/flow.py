@@ -56,7 +56,8 @@ def gradient_flow(
 ) -> Array:
     """The classifier W(T) that the gradient flow of its loss reaches from `w0` at the horizon T.
 
-    Source: COMLN (Deleu et al. 2022), eq. 8; with `solver="euler"` ANIL's `horizon / step_size` gradient steps of
+    Source: COMLN (Deleu et al. 2022), eq. 8;
+    with `solver="euler"` ANIL's `horizon / step_size` gradient steps of
     size `step_size` (section 3.3), the last one shorter where that is no whole number.
 
     Args:

@@ -25,7 +25,8 @@ def gradient_flow_limit(
     """The classifier W* that `gradient_flow` tends to as its horizon grows: the minimum of the mean
     cross-entropy plus `ridge/2 ||W - W0||^2`, exact, by Newton's method.
 
-    Source: COMLN (Deleu et al. 2022), App. D (the proximal term); the implicit derivative as in iMAML, in the space of the
+    Source: COMLN (Deleu et al. 2022), App. D (the proximal term);
+    the implicit derivative as in iMAML, in the space of the
     examples and without approximation: `[ridge I + A G] ds` solved directly.
 
     Args:

@@ -75,7 +75,8 @@ def resnet12(
     """Four residual blocks of three 3x3 convolutions, with a 1x1 convolution as shortcut and 2x2 max pooling.
 
     Images [image, height, width, channel] become features [image, d]: for 84x84 images d = 5 x 5 x 640 =
-    16,000 as in COMLN, or 640 with `global_pool` (the released jax-meta network). `drop_block` is the share of
+    16,000 as in COMLN, or 640 with `global_pool` (the released jax-meta network).
+    `drop_block` is the share of
     values dropped after each block where the model is given a key (Lee et al. 2019 use 0.1 in the last two
     blocks); `normalise_features` divides the features by sqrt(d); `head` adds a linear classifier with that
     many outputs; `weights`: see `conv4`.
