@@ -81,7 +81,7 @@ def milliseconds(
     import jax
 
     best = dict.fromkeys(programs, float("inf"))
-    for turn in range(settings.repeats + 1):
+    for turn in range(repeats + 1):
         for name, run_it in programs.items():
             begin = time.perf_counter()
             jax.block_until_ready(run_it(*arguments))
@@ -109,7 +109,7 @@ def run(settings: SimpleNamespace) -> int:
                         candidate: program(differentiated(layer, order), per_task, loop)
                         for candidate, layer in layers.items()
                     }
-                    best = milliseconds(programs, (x, kernel), settings)
+                    best = milliseconds(programs, (x, kernel), settings.repeats)
                     best = {candidate: ms / max(loop, 1) for candidate, ms in best.items()}
                     weights = "per_task" if per_task else "shared"
                     rows.append(
@@ -125,7 +125,7 @@ def run(settings: SimpleNamespace) -> int:
 
 
 FLAGS = shared("meta_batch", "image_size", "filters", meta_batch=4, image_size=14) | {
-    "images": Flag("integer", 25, "images of a task"),
+    "images": Flag("integer", 15, "images of a task"),
     "loop": Flag("integer", 5, "iterations of the loop"),
     "repeats": Flag("integer", 5, "runs of each program"),
     "output": Flag("string", None, "JSON file to write"),

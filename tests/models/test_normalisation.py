@@ -28,7 +28,8 @@ class UserNet(nn.Module):
             x = nn.Dense(width)(x)
             x = nn.tanh(nn.BatchNorm(use_running_average=not train, momentum=self.momentum)(x, mask=where))
         calls = self.variable("counter", "calls", lambda: jnp.zeros((), jnp.int32))
-        calls.value = calls.value + 1 if train else calls.value
+        if train:
+            calls.value = calls.value + 1
         return x
 
 
