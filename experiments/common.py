@@ -76,6 +76,7 @@ SHARED = {
     ),
     "image_size": Flag("integer", None, "height and width of images [the dataset's usual size]"),
     "seed": Flag("integer", 0, "seed of initial parameters and training episodes"),
+    "num_seeds": Flag("integer", 1, "seeds trained side by side, --seed and those after it"),
     "init_from": Flag("string", None, "start from the learned parameters of this workdir"),
     "eval_only": Flag("boolean", False, "evaluate --init_from and train nothing"),
     "max_minutes": Flag("float", None, "stop in good order, with a checkpoint, after so many minutes"),
@@ -190,7 +191,8 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> SimpleNamespace:
 def _check_numbers(settings: SimpleNamespace) -> None:
     least = {"way": 2, "shot": 1, "query": 1, "meta_batch": 1, "steps": 0, "eval_every": 0, "eval_tasks": 2,
              "validation_tasks": 2, "checkpoint_every": 1, "log_every": 1, "inner_steps": 0, "filters": 1,
-             "image_size": 4, "seed": 0, "chunk": 1, "solver_steps": 1}  # fmt: skip
+             "image_size": 4, "seed": 0, "chunk": 1, "solver_steps": 1, "num_seeds": 1, "hidden_layers": 0,
+             "hidden_units": 1, "adapt_batch": 1, "pretrain_batch": 1}  # fmt: skip
     for name, smallest in least.items():
         value = getattr(settings, name, None)
         if value is not None and value < smallest:
@@ -204,6 +206,8 @@ def _check_numbers(settings: SimpleNamespace) -> None:
         "atol",
         "step_size",
         "horizon",
+        "inner_clip",
+        "gradient_divisor",
     ):
         value = getattr(settings, name, None)
         if value is not None and not value > 0:

@@ -23,11 +23,12 @@ from jmeta.data.source import Dataset
 from jmeta.metrics import summarise
 from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.evaluate import evaluate
-from jmeta.outer.load import build, load
+from jmeta.outer.load import build, load_whole
 from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
 from jmeta.outer.mesh import replicate, start_distributed, task_mesh
 from jmeta.outer.metrics_log import MetricsLog, read_metrics
 from jmeta.outer.play import predict
+from jmeta.outer.seeds import seed_keys, take_seed
 from jmeta.report import figures
 from jmeta.types import Learner, LearnerState, PyTree, Task
 
@@ -40,7 +41,8 @@ class Composition(NamedTuple):
 
     `recipe`: see `jmeta.outer.load.build`; `dataset` and its samplers of tasks (`validation` may be None);
     `measure`: the metric that chooses the best checkpoint, and "max" or "min";
-    `learned(state) -> {name: number}` joins the results; `published`: the paper's row or None.
+    `learned(state) -> {name: number}` joins the results; `published`: the paper's row or None; `task_seed`
+    draws the training tasks, where they are to be the same for every `--seed`.
     """
 
     recipe: dict[str, Any]
@@ -51,6 +53,7 @@ class Composition(NamedTuple):
     measure: tuple[str, str] = ("accuracy", "max")
     learned: Callable[[LearnerState], dict[str, float]] = lambda state: {}
     published: dict[str, Any] | None = None
+    task_seed: int | None = None
 
 
 def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace], Composition]) -> int:
@@ -85,7 +88,7 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
         state = checkpoints.restore_best(outcome.state) if outcome.best else outcome.state
     values = _test(learner, state, made, settings)
     if jax.process_index() == 0:
-        local = _on_host(state)
+        local = _on_host(take_seed(state, 0) if "seeds" in made.recipe else state)
         results = _results(name, settings, outcome, values, made, local)
         _write_arrays(workdir / "eval.npz", values)
         try:
@@ -122,7 +125,7 @@ def _train(
             num_tasks=settings.validation_tasks,
             key=jax.random.key(VALIDATION_SEED),
         )
-        return {metric: float(value.mean()) for metric, value in values.items()}
+        return {metric: value.mean(0) for metric, value in values.items()}  # of seeds side by side: [seed]
 
     plan = Plan(
         steps=settings.steps,
@@ -138,7 +141,7 @@ def _train(
             made.train,
             state,
             plan,
-            key=jax.random.fold_in(jax.random.key(settings.seed), 1),
+            key=jax.random.fold_in(jax.random.key(made.task_seed or settings.seed), 1),
             validate=validate,
             select=made.measure,
             checkpoints=checkpoints,
@@ -155,11 +158,12 @@ def _test(
     for name, value in values.items():
         bad = ~value.astype(bool) if name.endswith("_ok") else ~np.isfinite(value)
         if bad.any():
-            task = int(np.argmax(bad))
+            task, *seed = np.argwhere(bad)[0].tolist()
+            where = f"task {task}" + (f", seed {seed[0]}" if seed else "")
             horizon = f" (horizon {values['horizon'][task]:.4g})" if "horizon" in values else ""
             raise NonFiniteError(
-                f"test: {name} is {value[task]} on {int(bad.sum())} of {len(value)} tasks, "
-                f"first on task {task}{horizon}"
+                f"test: {name} is {value[task, *seed]} on {int(bad.sum())} of {bad.size} tasks, "
+                f"first on {where}{horizon}"
             )
     return values
 
@@ -207,9 +211,10 @@ def _initial_state(
     key = jax.random.key(settings.seed)
     task = jax.jit(lambda sampler, key: sampler(key))(made.train, key)
     task = jax.tree.map(np.asarray, jax.device_get(task))
-    state = jax.jit(lambda key: learner.init(key, task))(key)
+    seeds = made.recipe.get("seeds")
+    state = jax.jit(lambda key: learner.init(key, task))(seed_keys(settings.seed, seeds) if seeds else key)
     if settings.init_from:
-        _, source = load(settings.init_from)
+        _, source, _ = load_whole(settings.init_from)
         learned = jax.device_get({"meta": source.meta, "model_state": source.model_state})
         for name, value in learned.items():
             _check_fits(settings.init_from, getattr(state, name), value)
@@ -296,7 +301,8 @@ def _results(
     made: Composition,
     state: LearnerState,
 ) -> dict[str, Any]:
-    summaries = {metric: summarise(value) for metric, value in values.items() if not metric.endswith("_ok")}
+    reported = {metric: value for metric, value in values.items() if not metric.endswith("_ok")}
+    by_seed = "seeds" in made.recipe
     get = vars(settings).get
     return {
         "experiment": name,
@@ -316,12 +322,26 @@ def _results(
             "split": "test",
             "tasks": settings.eval_tasks,
             "norm": get("norm"),
-            "metrics": {metric: summary._asdict() for metric, summary in summaries.items()},
-            "seeds": None,
+            # Over tasks; of seeds side by side, over each seed's mean over the tasks.
+            "metrics": {
+                metric: summarise(value.mean(0) if by_seed else value)._asdict()
+                for metric, value in reported.items()
+            },
+            "seeds": {metric: _by_seed(value) for metric, value in reported.items()} if by_seed else None,
         },
         "best": outcome.best,
         "learned": made.learned(state),
         "published": made.published,
+    }
+
+
+def _by_seed(values: np.ndarray) -> dict[str, Any]:
+    """Of [task, seed]: each seed's mean and median over the tasks, and the summary of the medians."""
+    medians = np.median(values, axis=0)
+    return {
+        "mean": values.mean(0).tolist(),
+        "median": medians.tolist(),
+        "of_medians": summarise(medians)._asdict(),
     }
 
 

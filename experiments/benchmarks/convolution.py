@@ -74,9 +74,7 @@ def program(layer: Layer, per_task: bool, loop: int) -> Callable[[Array, Array],
     return jax.jit(apply)
 
 
-def milliseconds(
-    programs: dict[str, Callable], arguments: tuple, settings: SimpleNamespace
-) -> dict[str, float]:
+def milliseconds(programs: dict[str, Callable], arguments: tuple, repeats: int) -> dict[str, float]:
     """The least time of each program, which take turns."""
     import jax
 

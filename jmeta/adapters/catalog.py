@@ -8,13 +8,18 @@ from typing import Any
 
 from jmeta import losses, metrics
 from jmeta.adapters.comln import comln
-from jmeta.adapters.gradient import gradient_adapter
+from jmeta.adapters.gradient import anil, gradient_adapter
+from jmeta.adapters.transfer import Schedule, from_scratch, pretrained
 from jmeta.models import catalog as models
+from jmeta.models.heads import cosine_head
+from jmeta.rules import catalog as rules
 from jmeta.rules.sgd import sgd
-from jmeta.types import Adapter, Array, Batch, Metrics, Model, PyTree
+from jmeta.types import Adapter, Array, Batch, Metrics, Model, PyTree, Rule
+
+Loss = Callable[[PyTree, Batch], Array]
 
 
-def loss(name: str, *, smoothing: float = 0.0) -> Callable[[PyTree, Batch], Array]:
+def loss(name: str, *, smoothing: float = 0.0) -> Loss:
     """A loss by name: "cross_entropy" (with label smoothing) or "mean_squared_error".
 
     Raises ValueError for another name.
@@ -40,26 +45,71 @@ def build(
     """An adapter from its name and plain settings.
 
     Args:
-      name: "comln", "maml", "fomaml" or "anil".
+      name: "comln"; "maml", "fomaml" and "anil", or "gradient" with any inner rule; "from_scratch";
+        "pretrained".
       model: the network's name and settings, for `jmeta.models.catalog.build`.
       loss_name, smoothing: the inner loss.
       outputs: number of ways, or of regression targets.
-      **settings: of the adapter's factory; a gradient adapter's `inner_lr` and `inner_steps` too.
+      **settings: of the adapter's factory; a gradient adapter's `inner_steps` and its `rule`, a name with
+        settings for `jmeta.rules.catalog.build`, or `inner_lr` of gradient descent.
 
     Raises:
       ValueError: for an unknown name; TypeError for unknown settings.
     """
-    if name == "comln":
-        return comln(models.build(**model), outputs, label_smoothing=smoothing, **settings)
-    if name not in ("maml", "fomaml", "anil"):
-        raise ValueError(f"adapter: {name!r}; expected 'comln', 'maml', 'fomaml' or 'anil'")
-    rule, steps = sgd(settings.pop("inner_lr")), settings.pop("inner_steps")
-    inner_loss = loss(loss_name, smoothing=smoothing)
-    network: Model | tuple[Model, Model]
-    if name == "anil":
-        network = (models.build(**model), models.build("mlp", widths=(), outputs=outputs))
-    elif model["name"] == "mlp":
-        network = models.build(**model, outputs=outputs)
+    if name not in _MAKERS:
+        raise ValueError(f"adapter: {name!r}; expected one of {', '.join(_MAKERS)}")
+    make = _MAKERS[name]
+    if make is _comln:
+        settings["label_smoothing"] = smoothing
     else:
-        network = models.build(**model, head=outputs, weights="per_task")
-    return gradient_adapter(network, inner_loss, rule, steps, **settings)
+        settings["loss"] = loss(loss_name, smoothing=smoothing)
+    return make(model, outputs, **settings)
+
+
+def _comln(model: Mapping[str, Any], outputs: int, **settings: Any) -> Adapter:
+    return comln(models.build(**model), outputs, **settings)
+
+
+def _gradient(model: Mapping[str, Any], outputs: int, *, loss: Loss, **settings: Any) -> Adapter:
+    rule, steps = _rule(settings), settings.pop("inner_steps")
+    return gradient_adapter(_whole(model, outputs), loss, rule, steps, **settings)
+
+
+def _anil(model: Mapping[str, Any], outputs: int, *, loss: Loss, **settings: Any) -> Adapter:
+    rule, steps = _rule(settings), settings.pop("inner_steps")
+    return anil(models.build(**model), _linear(outputs), loss, rule, steps, **settings)
+
+
+def _from_scratch(model: Mapping[str, Any], outputs: int, *, loss: Loss, **schedule: Any) -> Adapter:
+    return from_scratch(_whole(model, outputs), loss, schedule=Schedule(**schedule))
+
+
+def _pretrained(
+    model: Mapping[str, Any], outputs: int, *, loss: Loss, classes: int, cosine: bool, **schedule: Any
+) -> Adapter:
+    head = cosine_head if cosine else functools.partial(_linear, initialise="uniform")
+    return pretrained(models.build(**model), head, classes, outputs, loss, schedule=Schedule(**schedule))
+
+
+_MAKERS: dict[str, Callable[..., Adapter]] = {
+    "comln": _comln,
+    **dict.fromkeys(("gradient", "maml", "fomaml"), _gradient),
+    "anil": _anil,
+    "from_scratch": _from_scratch,
+    "pretrained": _pretrained,
+}
+
+
+def _rule(settings: dict[str, Any]) -> Rule:
+    return rules.build(**settings.pop("rule")) if "rule" in settings else sgd(settings.pop("inner_lr"))
+
+
+def _linear(outputs: int, **options: Any) -> Model:
+    return models.build("mlp", widths=(), outputs=outputs, **options)
+
+
+def _whole(model: Mapping[str, Any], outputs: int) -> Model:
+    """The network with its classifier, for weights that differ from task to task."""
+    if model["name"] == "mlp":
+        return models.build(**model, outputs=outputs)
+    return models.build(**model, head=outputs, weights="per_task")

@@ -76,6 +76,32 @@ def episodes_from(
     return _sampler(Settings(**options), fetch, data, classes, tuple(shape))
 
 
+def flat_batches(dataset: ClassDataset, *, size: int) -> Sampler:
+    """Make the sampler of plain batches of `size` examples of all classes, for pre-training.
+
+    `sampler(key) -> Task` whose query (and support, the same batch) has x [size, ...], drawn with
+    replacement, every example equally likely, and its class index as y [size]. Raises ValueError for a size
+    below 1.
+    """
+    if size < 1:
+        raise ValueError(f"flat_batches: size={size}; expected at least 1")
+    return jax.tree_util.Partial(_FlatDraw(size), jax.device_put(dataset))
+
+
+class _FlatDraw(NamedTuple):
+    """The static part of `flat_batches`."""
+
+    size: int
+
+    def __call__(self, dataset: ClassDataset, key: Key) -> Task:
+        examples = jnp.asarray(dataset.examples)
+        rows = below(key, jnp.full(self.size, examples.shape[0], jnp.int32))
+        y = jnp.searchsorted(dataset.offsets, rows, side="right").astype(jnp.int32) - 1
+        x = examples.at[rows].get(mode="promise_in_bounds")
+        batch = Batch(x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x, y)
+        return Task(batch, batch)
+
+
 def sample_tasks(sampler: Sampler, key: Key, step: Array | int, meta_batch: int) -> Task:
     """Draw the tasks of outer step `step`: a Task whose leaves lead with [meta_batch].
 

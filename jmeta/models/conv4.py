@@ -6,7 +6,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.bridge import from_linen
-from jmeta.models.layers import BatchNorm, Conv, Weights, conv_norm_relu_pool
+from jmeta.models.layers import (
+    BatchNorm,
+    Conv,
+    Initialise,
+    Weights,
+    conv_norm_relu_pool,
+    kernel_initialiser,
+)
 from jmeta.types import Array, Model
 
 
@@ -15,17 +22,28 @@ class _Conv4(nn.Module):
     weights: Weights
     normalise_features: bool
     head: int | None
+    padded: bool
+    initialise: Initialise
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
         for layer in range(4):
-            conv = Conv(self.filters, weights=self.weights, name=f"conv_{layer}")
+            conv = Conv(
+                self.filters,
+                weights=self.weights,
+                padded=self.padded,
+                initialise=self.initialise,
+                name=f"conv_{layer}",
+            )
             norm = BatchNorm(name=f"norm_{layer}")
             x = conv_norm_relu_pool(conv, norm, x, train=train, mask=mask)
         x = x.reshape(x.shape[0], -1)
         if self.normalise_features:
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
-        return x if self.head is None else nn.Dense(self.head, dtype=x.dtype, name="head")(x)
+        if self.head is None:
+            return x
+        kernel_init = kernel_initialiser(self.initialise)
+        return nn.Dense(self.head, dtype=x.dtype, kernel_init=kernel_init, name="head")(x)
 
 
 def conv4(
@@ -34,6 +52,8 @@ def conv4(
     weights: Weights = "shared",
     normalise_features: bool = False,
     head: int | None = None,
+    padded: bool = True,
+    initialise: Initialise = "lecun_normal",
 ) -> Model:
     """Four blocks of 3x3 convolution with `filters` channels, batch normalisation, ReLU and 2x2 max pooling.
 
@@ -41,5 +61,7 @@ def conv4(
     16): 1,600 for 84x84 images and 64 filters. `normalise_features` divides them by sqrt(d) (an option of
     COMLN's code); `head` adds a linear classifier with that many outputs. `weights="per_task"` says that each
     task will have weights of its own, which chooses another primitive on some devices and changes no number.
+    `padded=False` convolves without zeros outside (576 features of an 84x84 image; Huisman et al. 2022), and
+    needs images of at least 46x46; `initialise`: see `kernel_initialiser`.
     """
-    return from_linen(_Conv4(filters, weights, normalise_features, head))
+    return from_linen(_Conv4(filters, weights, normalise_features, head, padded, initialise))

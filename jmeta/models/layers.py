@@ -20,9 +20,22 @@ from jmeta.types import Array
 
 Weights = Literal["shared", "per_task"]
 Primitive = Literal["matmul", "lax"]
+Initialise = Literal["lecun_normal", "uniform"]
 
 DECAY = 0.9  # of the running averages (COMLN App. E.5)
 EPSILON = 1e-5
+
+
+def kernel_initialiser(name: Initialise) -> nn.initializers.Initializer:
+    """Where kernels start: "lecun_normal" (flax), or "uniform" within 1/sqrt(fan in) (PyTorch).
+
+    Raises ValueError for another name.
+    """
+    if name == "lecun_normal":
+        return nn.initializers.lecun_normal()
+    if name == "uniform":
+        return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    raise ValueError(f"initialise is {name!r}; choose 'lecun_normal' or 'uniform'")
 
 
 def convolution_primitive(weights: Weights, backend: str | None = None) -> Primitive:
@@ -32,21 +45,26 @@ def convolution_primitive(weights: Weights, backend: str | None = None) -> Primi
     return "matmul" if backend == "cpu" else "lax"
 
 
-def patches(x: Array) -> Array:
-    """The 3x3 neighbourhoods of images [image, height, width, channel], zero outside:
-    [image, height, width, 9 channel]."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+def patches(x: Array, *, padded: bool = True) -> Array:
+    """The 3x3 neighbourhoods of images [image, height, width, channel], [image, height, width, 9 channel].
+
+    Outside an image is zero; where it is not `padded` there are neighbourhoods of inner pixels only.
+    """
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) if padded else x
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    shifted = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     return jnp.concatenate(shifted, axis=-1)
 
 
-def convolve(x: Array, kernel: Array, *, primitive: Primitive) -> Array:
-    """Images [image, height, width, in] convolved with a kernel [3, 3, in, out] or [1, 1, in, out], stride 1,
-    zeros outside: [image, height, width, out]."""
+def convolve(x: Array, kernel: Array, *, primitive: Primitive, padded: bool = True) -> Array:
+    """Images [image, height, width, in] convolved with a kernel [3, 3, in, out] or [1, 1, in, out], stride 1:
+    [image, height, width, out]; zeros outside, or smaller by the kernel's rim where not `padded`."""
     if primitive == "lax":
-        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    columns = x if kernel.shape[:2] == (1, 1) else patches(x)
+        padding = "SAME" if padded else "VALID"
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    columns = x if kernel.shape[:2] == (1, 1) else patches(x, padded=padded)
     return columns @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -67,7 +85,9 @@ def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
     return mean, jnp.maximum(jnp.square(x).mean(axes, where=where) - jnp.square(mean), 0)
 
 
-def convolve_in_windows(x: Array, kernel: Array, mask: Array | None) -> tuple[Array, Array, Array]:
+def convolve_in_windows(
+    x: Array, kernel: Array, mask: Array | None, *, padded: bool = True
+) -> tuple[Array, Array, Array]:
     """For images with few channels: the convolution as [place, image, height // 2, width // 2, out], where
     `place` counts the four of each 2x2 window; and the mean and variance [out] of the whole convolution.
 
@@ -75,16 +95,16 @@ def convolve_in_windows(x: Array, kernel: Array, mask: Array | None) -> tuple[Ar
     above all in the derivatives, and does not depend on the kernel. With the windows' places leading, pooling
     is elementwise; neighbourhoods are columns, as the kernel's derivative reads them.
     """
-    columns, flat = patches(x), kernel.reshape(-1, kernel.shape[-1])
+    columns, flat = patches(x, padded=padded), kernel.reshape(-1, kernel.shape[-1])
     mean, _ = moments(columns, mask)
     centred = columns - jnp.broadcast_to(mean, columns.shape)
     if mask is not None:
         centred = centred * mask.astype(x.dtype).reshape(-1, 1, 1, 1)
     rows = centred.reshape(-1, flat.shape[0])
     images = jnp.asarray(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype).sum()
-    covariance = rows.T @ rows / (images * (x.shape[1] * x.shape[2]))
+    covariance = rows.T @ rows / (images * (columns.shape[1] * columns.shape[2]))
 
-    count, height, width = x.shape[0], x.shape[1] // 2, x.shape[2] // 2
+    count, height, width = x.shape[0], columns.shape[1] // 2, columns.shape[2] // 2
     windows = columns[:, : 2 * height, : 2 * width].reshape(count, height, 2, width, 2, -1)
     places = windows.transpose(5, 2, 4, 0, 1, 3).reshape(flat.shape[0], -1)
     y = jnp.tensordot(places, flat, (0, 0)).reshape(4, count, height, width, -1)
@@ -92,25 +112,27 @@ def convolve_in_windows(x: Array, kernel: Array, mask: Array | None) -> tuple[Ar
 
 
 class Conv(nn.Module):
-    """A convolution with stride 1 and zeros outside: `size` 3 or 1, `features` output channels."""
+    """A convolution with stride 1: `size` 3 or 1, `features` output channels, zeros outside if `padded`."""
 
     features: int
     size: int = 3
     bias: bool = True
     weights: Weights = "shared"
+    padded: bool = True
+    initialise: Initialise = "lecun_normal"
 
     @nn.compact
     def parameters(self, x: Array) -> tuple[Array, Array | None]:
         """The kernel [size, size, in, features] for images `x` and the bias [features]."""
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype)
+        kernel = self.param("kernel", kernel_initialiser(self.initialise), shape, x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype) if self.bias else None
         return kernel, bias
 
     def __call__(self, x: Array) -> Array:
         """Images [image, height, width, in] to [image, height, width, features]."""
         kernel, bias = self.parameters(x)
-        y = convolve(x, kernel, primitive=convolution_primitive(self.weights))
+        y = convolve(x, kernel, primitive=convolution_primitive(self.weights), padded=self.padded)
         return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
 
@@ -157,9 +179,9 @@ def conv_norm_relu_pool(
     primitive = convolution_primitive(conv.weights)
     in_windows = primitive == "matmul" and 9 * kernel.shape[2] < kernel.shape[3]
     if in_windows:
-        y, mean, variance = convolve_in_windows(x, kernel, mask)
+        y, mean, variance = convolve_in_windows(x, kernel, mask, padded=conv.padded)
     else:
-        y = convolve(x, kernel, primitive=primitive)
+        y = convolve(x, kernel, primitive=primitive, padded=conv.padded)
         mean, variance = moments(y, mask)
     shift = jnp.zeros_like(mean) if bias is None else bias
     centre, slope, offset = norm.terms(mean + shift, variance, train=train)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.bridge import from_linen, from_pair
+from jmeta.models.layers import Initialise, kernel_initialiser
 from jmeta.types import Array, Model
 
 
@@ -16,15 +18,17 @@ class _MLP(nn.Module):
     outputs: int | None
     activation: Callable[[Array], Array]
     normalise_features: bool
+    initialise: Initialise
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = x.reshape(x.shape[0], -1)
+        dense = functools.partial(nn.Dense, dtype=x.dtype, kernel_init=kernel_initialiser(self.initialise))
         for layer, width in enumerate(self.widths):
-            x = self.activation(nn.Dense(width, dtype=x.dtype, name=f"dense_{layer}")(x))
+            x = self.activation(dense(width, name=f"dense_{layer}")(x))
         if self.normalise_features:
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
-        return x if self.outputs is None else nn.Dense(self.outputs, dtype=x.dtype, name="head")(x)
+        return x if self.outputs is None else dense(self.outputs, name="head")(x)
 
 
 def mlp(
@@ -33,14 +37,15 @@ def mlp(
     outputs: int | None = None,
     activation: Callable[[Array], Array] = nn.relu,
     normalise_features: bool = False,
+    initialise: Initialise = "lecun_normal",
 ) -> Model:
     """Dense layers of `widths`, each followed by `activation`, then a linear layer of `outputs` where given.
 
     Inputs [example, ...] are flattened; the result is [example, outputs or last width]. The defaults are
     MAML's network for sinusoids (Finn et al. 2017) less its output. `normalise_features` divides the last
-    hidden layer by the square root of its width.
+    hidden layer by the square root of its width; `initialise`: see `jmeta.models.layers.kernel_initialiser`.
     """
-    return from_linen(_MLP(tuple(widths), outputs, activation, normalise_features))
+    return from_linen(_MLP(tuple(widths), outputs, activation, normalise_features, initialise))
 
 
 def identity() -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import SingleDeviceSharding
 
+from jmeta.outer.seeds import choose_seeds
 from jmeta.types import LearnerState, PyTree
 
 Meta = dict[str, Any]
@@ -95,16 +96,15 @@ class Checkpoints:
     def save(self, step: int, state: LearnerState, meta: Mapping[str, Any]) -> None:
         """Write a checkpoint in the background; `state` may be donated as soon as this returns.
 
-        It is kept as the best where `meta["best"]["step"]` is `step`. A step that exists is left as it is.
+        The steps that `meta["best"]["step"]` names, one or one for each seed, are kept beside it. A step that
+        exists is left as it is.
         """
         import orbax.checkpoint as ocp
 
-        best = meta.get("best")
-        # The newest best is the best, so its step ranks it; a checkpoint that is not ranks below all.
-        rank = step if best and best["step"] == step else -1
+        best = best_steps(meta.get("best"))
         meta = {"identity": self.identity, "surroundings": _surroundings(), **meta}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=parts, metrics={"rank": float(rank)})
+        self._manager.save(step, args=parts, metrics={"best": best})
 
     def restore(self, target: LearnerState) -> tuple[int, LearnerState, Meta] | None:
         """The newest checkpoint that can be read, as (step, state, meta); None where there is none.
@@ -142,17 +142,21 @@ class Checkpoints:
     def restore_best(self, target: LearnerState) -> LearnerState:
         """The best state by validation, or the newest where none was validated; `target` as for `restore`.
 
+        Of seeds side by side, each seed's own best.
         Raises FileNotFoundError where there is no checkpoint.
         """
         meta = self._newest_meta()
         if meta is None:
             raise FileNotFoundError(f"{self.directory}: no checkpoint")
-        best = (meta.get("best") or {}).get("step")
-        if best in self._steps():
+        best = best_steps(meta.get("best"))
+        if best and set(best) <= set(self._steps()):
             try:
-                return self._read(best, target)[0]
+                states = {step: self._read(step, target)[0] for step in set(best)}
             except Exception as error:
-                self._say(f"{self.directory / str(best)}, the best, is damaged ({_first_line(error)})")
+                self._say(f"{self.directory}: of {best}, the best, one is damaged ({_first_line(error)})")
+            else:
+                per_seed = isinstance(meta["best"]["step"], list)
+                return choose_seeds([states[step] for step in best]) if per_seed else states[best[0]]
         found = self.restore(target)
         assert found is not None
         return found[1]
@@ -194,15 +198,28 @@ def _manager(directory: Path, *, writes: bool) -> Any:
     import orbax.checkpoint as ocp
 
     policies = ocp.checkpoint_managers
-
-    def rank(metrics: Mapping[str, float]) -> float:
-        return metrics["rank"]
-
-    keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(get_metric_fn=rank, n=1)])
     options = ocp.CheckpointManagerOptions(
-        create=writes, cleanup_tmp_directories=writes, preservation_policy=keep, best_fn=rank
+        create=writes,
+        cleanup_tmp_directories=writes,
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), _NamedBest()]),
+        best_fn=lambda metrics: 0.0,  # orbax keeps metrics only where they rank; the policy reads them
     )
     return ocp.CheckpointManager(directory, options=options)
+
+
+class _NamedBest:
+    """Preserves the checkpoints that the newest one names as the best."""
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        newest = max(checkpoints, key=lambda info: info.step, default=None)
+        best = (newest.metrics or {}).get("best", []) if newest else []
+        return [info.step in best for info in checkpoints]
+
+
+def best_steps(best: Mapping[str, Any] | None) -> list[int]:
+    """The step, or the step for each seed, of what `fit` says is the best; [] where nothing was validated."""
+    step = best["step"] if best else []
+    return step if isinstance(step, list) else [step]
 
 
 def _placed(target: PyTree) -> PyTree:

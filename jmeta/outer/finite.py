@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,8 @@ def check_steps(
     """Raise NonFiniteError for the first of a dispatch's steps that went wrong.
 
     Args:
-      measured: metrics [step of the dispatch, task] or [step of the dispatch]; checked are the loss, the
-        gradient norm, and those named `..._ok`, which must be true.
+      measured: metrics [step of the dispatch], with [task] or [task, seed] after it; checked are the loss,
+        the gradient norm, and those named `..._ok`, which must be true.
       finite: what `all_finite` says of the state after the dispatch.
       start, count: the steps taken before and in the dispatch.
       checkpoints: where the run could go back to.
@@ -54,7 +54,7 @@ def check_steps(
     if first is not None:
         index, name, task = first
         shape = measured[name][index].shape
-        what = f"{name} of task {task}" if shape else name
+        what = _place(name, shape, task)
         value = measured[name][index].reshape(-1)[task]
         if "horizon" in measured:
             horizons = np.broadcast_to(measured["horizon"][index], shape or measured["horizon"][index].shape)
@@ -65,11 +65,19 @@ def check_steps(
             raise NonFiniteError(f"step {start + count}: {name} is not finite; {_advice(checkpoints)}")
 
 
-def check_validation(metrics: Mapping[str, float], step: int, checkpoints: Checkpoints | None) -> None:
-    """Raise NonFiniteError where a mean over validation tasks is not finite, or an `..._ok` is not 1."""
+def check_validation(metrics: Mapping[str, Any], step: int, checkpoints: Checkpoints | None) -> None:
+    """Raise NonFiniteError where a mean over validation tasks (of each seed, where there are several) is not
+    finite, or an `..._ok` is not 1."""
     for name, value in metrics.items():
-        if not math.isfinite(value) or (name.endswith("_ok") and value < 1):
+        if not np.isfinite(value).all() or (name.endswith("_ok") and np.min(value) < 1):
             raise NonFiniteError(f"step {step}: {name} of the validation is {value}; {_advice(checkpoints)}")
+
+
+def _place(name: str, shape: tuple[int, ...], index: int) -> str:
+    """Which of a metric's values [task], [task, seed] or [] (of the gradient norm: [seed]) `index` is."""
+    axes = ("seed",) if name == "gradient_norm" else ("task", "seed")
+    found = [f"{axis} {where}" for axis, where in zip(axes, np.unravel_index(index, shape))]
+    return name + (f" of {', '.join(found)}" if found else "")
 
 
 def _advice(checkpoints: Checkpoints | None) -> str:

@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 
 from jmeta.adapters import catalog
 from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.estimators import clamped
 from jmeta.outer.learner import learner
 from jmeta.outer.optimiser import optimiser
+from jmeta.outer.seeds import seed_keys, side_by_side, take_seed
 from jmeta.types import Adapter, Learner, LearnerState
 
 
@@ -22,34 +24,42 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter,
     """Adapter and learner from a run's recipe, a dictionary of plain values:
 
     {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
-    "chunk": int or None, "input": {"shape": of one example, "dtype": name}}.
+    "chunk": int or None, "input": {"shape": of one example, "dtype": name}}; and where they differ from the
+    defaults "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train
+    side by side.
     """
     adapter_settings = dict(recipe["adapter"])
     loss_name, smoothing = adapter_settings["loss_name"], adapter_settings["smoothing"]
     adapter = catalog.build(**adapter_settings)
+    clamp = recipe.get("clamp")
     made = learner(
         adapter,
         catalog.loss(loss_name, smoothing=smoothing),
         optimiser(**recipe["optimiser"]),
         metrics=catalog.metric(loss_name),
+        task_grad=clamped(**clamp) if clamp else None,
+        reduce=recipe.get("reduce", "mean"),
         mesh=mesh,
         chunk=recipe["chunk"],
     )
-    return adapter, made
+    return adapter, side_by_side(made) if recipe.get("seeds") else made
 
 
 def abstract_state(made: Learner, recipe: Mapping[str, Any]) -> LearnerState:
     """Shapes and types of a learner's state, as a target to restore into."""
     shape = (1, *recipe["input"]["shape"])
     x = jax.ShapeDtypeStruct(shape, jnp.dtype(recipe["input"]["dtype"]))
-    return jax.eval_shape(made.init, jax.eval_shape(lambda: jax.random.key(0)), x)
+    seeds = recipe.get("seeds")
+    key = jax.eval_shape(lambda: seed_keys(0, seeds) if seeds else jax.random.key(0))
+    return jax.eval_shape(made.init, key, x)
 
 
-def load(workdir: str | Path) -> tuple[Adapter, LearnerState]:
+def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter, LearnerState]:
     """The adapter and the learned state of a run, best by validation where it was validated.
 
     Args:
       workdir: the run's directory, with its config.json and checkpoints.
+      seed: of a run of several seeds side by side, the index of the one to load.
 
     Returns:
       `(adapter, state)`: `adapter.adapt(state.meta, state.model_state, support, key, train=False)` adapts it.
@@ -58,6 +68,14 @@ def load(workdir: str | Path) -> tuple[Adapter, LearnerState]:
       FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
       ValueError: where its config.json is damaged.
     """
+    adapter, state, seeds = load_whole(workdir)
+    if not 0 <= seed < (seeds or 1):
+        raise ValueError(f"load: seed={seed}; {workdir} trained {seeds or 1}, counted from 0")
+    return adapter, take_seed(state, seed) if seeds else state
+
+
+def load_whole(workdir: str | Path) -> tuple[Adapter, LearnerState, int | None]:
+    """As `load`, with the state of all seeds side by side and their number; None of a run of one."""
     directory = Path(workdir)
     config = directory / "config.json"
     if not config.is_file():
@@ -68,4 +86,4 @@ def load(workdir: str | Path) -> tuple[Adapter, LearnerState]:
         raise ValueError(f"{config}: damaged, or not of a run of jmeta ({error!r})") from error
     adapter, made = build(recipe)
     checkpoints = Checkpoints.reader(directory / "checkpoints")
-    return adapter, checkpoints.restore_best(abstract_state(made, recipe))
+    return adapter, checkpoints.restore_best(abstract_state(made, recipe)), recipe.get("seeds")

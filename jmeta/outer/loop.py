@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from jmeta.data.episodes import sample_tasks
-from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.checkpoint import Checkpoints, best_steps
 from jmeta.outer.finite import NonFiniteError as NonFiniteError
 from jmeta.outer.finite import all_finite, check_steps, check_validation
 from jmeta.outer.mesh import replicate, replicated, shard_tasks, task_mesh
@@ -49,9 +49,10 @@ class Plan(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Where training ended. `signal` is the number of the signal that stopped it; `best` is
-    {"step", "metrics"} of the best validation; `seconds` of training (validation and compilation apart) and
-    `tasks_per_second` are over all parts of a resumed run, `compile_seconds` is this part's."""
+    """Where training ended. `signal` is the number of the signal that stopped it; `best` is {"step",
+    "metrics"} of the best validation (lists, where each seed has its own); `seconds` of training (validation
+    and compilation apart) and `tasks_per_second` are over all parts of a resumed run, `compile_seconds` is
+    this part's."""
 
     state: LearnerState
     step: int
@@ -83,7 +84,7 @@ class _Outputs(NamedTuple):
     """What happens between dispatches, and where it goes."""
 
     plan: Plan
-    validate: Callable[[LearnerState], Mapping[str, float]] | None
+    validate: Callable[[LearnerState], Mapping[str, Any]] | None
     select: tuple[str, str]
     checkpoints: Checkpoints | None
     log: MetricsLog | None
@@ -102,7 +103,7 @@ def fit(
     plan: Plan,
     *,
     key: Key,
-    validate: Callable[[LearnerState], Mapping[str, float]] | None = None,
+    validate: Callable[[LearnerState], Mapping[str, Any]] | None = None,
     select: tuple[str, str] = ("accuracy", "max"),
     checkpoints: Checkpoints | None = None,
     log: MetricsLog | None = None,
@@ -118,7 +119,8 @@ def fit(
       state: a fresh state; it is copied, not consumed. A checkpoint goes before it.
       plan: see `Plan`.
       key: the typed key of the tasks: task i of step s has the key fold_in(fold_in(key, s), i).
-      validate: `state -> {metric: number}`, at the multiples of `plan.eval_every` and at the end.
+      validate: `state -> {metric: number}`, at the multiples of `plan.eval_every` and at the end; of seeds
+        side by side {metric: [seed]}, and each seed has its own best.
       select: the validated metric that chooses the best checkpoint, and "max" or "min".
       checkpoints: written every `plan.checkpoint_every` steps, at each new best, and at the end.
       log: receives a line every `plan.log_every` steps (means over the steps since the last one and over
@@ -222,10 +224,9 @@ def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progre
                 f"fit: validation has no metric {outputs.select[0]!r}; it has {', '.join(sorted(metrics))}"
             )
         check_validation(metrics, step, checkpoints)
-        outputs.emit({"step": step, "split": "validation", **metrics})
-        if _is_better(metrics, progress.best, outputs.select):
-            progress = progress._replace(best={"step": step, "metrics": metrics})
-    new_best = progress.best is not None and progress.best["step"] == step
+        outputs.emit({"step": step, "split": "validation", **_shown(metrics)})
+        progress = progress._replace(best=_better(step, metrics, progress.best, outputs.select))
+    new_best = step in best_steps(progress.best)
     if checkpoints is not None and (step % plan.checkpoint_every == 0 or new_best):
         checkpoints.save(step, state, _as_json(progress))
     return progress
@@ -299,12 +300,27 @@ def _line(step: int, progress: Progress, meta_batch: int) -> dict[str, Any]:
     return {"step": step, "split": "train", **means, **clock}
 
 
-def _is_better(metrics: Mapping[str, float], best: Mapping[str, Any] | None, select: tuple[str, str]) -> bool:
+def _better(
+    step: int, metrics: Mapping[str, Any], best: Mapping[str, Any] | None, select: tuple[str, str]
+) -> dict[str, Any]:
+    """The best so far, {"step", "metrics"} of numbers, or of lists with an entry for each seed."""
     name, direction = select
-    if best is None:
-        return True
-    gain = metrics[name] - best["metrics"][name]
-    return gain > 0 if direction == "max" else gain < 0
+    gain = np.asarray(metrics[name]) - (np.nan if best is None else np.asarray(best["metrics"][name]))
+    better = np.isnan(gain) | (gain > 0 if direction == "max" else gain < 0)
+
+    def renewed(now: Any, before: Any) -> Any:
+        return np.where(better, now, np.asarray(now) if best is None else before).tolist()
+
+    before = best or {"step": None, "metrics": dict.fromkeys(metrics)}
+    kept = {metric: renewed(value, before["metrics"][metric]) for metric, value in metrics.items()}
+    return {"step": renewed(step, before["step"]), "metrics": kept}
+
+
+def _shown(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A validation for the log: of several seeds the mean, and under <metric>_by_seed each seed's."""
+    means = {name: float(np.mean(value)) for name, value in metrics.items()}
+    by_seed = {f"{name}_by_seed": np.asarray(value) for name, value in metrics.items() if np.ndim(value)}
+    return means | {name: value.tolist() for name, value in by_seed.items()}
 
 
 def _check(outputs: _Outputs) -> None:

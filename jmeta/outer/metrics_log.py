@@ -44,13 +44,13 @@ class MetricsLog:
         )
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl and its numbers to the events as <split>/<metric>."""
+        """Append a line to metrics.jsonl and its numbers, but no lists, to the events as <split>/<metric>."""
         if self._file is None:
             return
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in line.items():
-            if name not in ("step", "split"):
+            if name not in ("step", "split") and not isinstance(value, list):
                 self._events.add_scalar(f"{line['split']}/{name}", value, line["step"])
         self._events.flush()
 

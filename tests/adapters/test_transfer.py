@@ -1,0 +1,107 @@
+"""Transfer baselines: pre-training on all classes, training on a support set, the cosine head."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jmeta
+from jmeta.adapters.transfer import Schedule, from_scratch, pretrained, train_on
+from jmeta.data.episodes import flat_batches
+from jmeta.models.heads import cosine_head
+from jmeta.types import Batch
+
+
+def _blobs(classes, count, seed):
+    """Points [total, 6] around a centre for each class, as a ClassDataset."""
+    rng = np.random.default_rng(seed)
+    centres = 3 * rng.standard_normal((classes, 1, 6))
+    x = centres + 0.5 * rng.standard_normal((classes, count, 6))
+    return jmeta.from_arrays(x.reshape(-1, 6).astype(np.float32), np.repeat(np.arange(classes), count))
+
+
+def test_the_cosine_head_by_hand():
+    head = cosine_head(3)
+    z = jax.random.normal(jax.random.key(0), (4, 5), jnp.float32)
+    params, _ = head.init(jax.random.key(1), z)
+    v = np.asarray(params["kernel"])
+    np.testing.assert_allclose(params["scale"], np.linalg.norm(v, axis=0), rtol=1e-6)
+    moved = {"kernel": params["kernel"] * 7, "scale": jnp.array([1.0, 2.0, 3.0], jnp.float32)}
+    unit = np.asarray(z) / np.linalg.norm(z, axis=1, keepdims=True)
+    expected = 2 * unit @ (v / np.linalg.norm(v, axis=0)) * np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(head.apply(moved, {}, 100 * z, train=True)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_on_a_support_set_is_adam_and_keeps_the_best_check():
+    """One example, so that every drawn batch is known; and a rate at which later checks are worse."""
+    x, y = jnp.array([[1.0, 2.0]], jnp.float32), jnp.array([1])
+    support = Batch(x, y)
+    outputs_of = lambda w, x: x @ w  # noqa: E731
+    start = jnp.zeros((2, 3), jnp.float32)
+    loss = jmeta.cross_entropy
+    found = train_on(outputs_of, loss, start, support, jax.random.key(0), Schedule(steps=8, checks=2))
+    tx, w = optax.adam(1e-3), start
+    opt = tx.init(w)
+    for _ in range(4):  # the first check is right already, and the second no better
+        grads = jax.grad(lambda w: loss(outputs_of(w, x), support))(w)
+        updates, opt = tx.update(grads, opt, w)
+        w = optax.apply_updates(w, updates)
+    np.testing.assert_allclose(found, w, rtol=1e-6)
+
+
+def test_padding_is_never_drawn():
+    x = jnp.array([[1.0, 0.0], [0.0, 1.0], [jnp.nan, jnp.nan]], jnp.float32)
+    support = Batch(x, jnp.array([0, 1, 0]), jnp.array([1.0, 1.0, 0.0], jnp.float32))
+    found = train_on(
+        lambda w, x: jnp.nan_to_num(x @ w, nan=0.0), jmeta.cross_entropy, jnp.zeros((2, 2), jnp.float32),
+        support, jax.random.key(0), Schedule(steps=20, batch=2),
+    )  # fmt: skip
+    assert np.isfinite(found).all() and found[0, 0] > found[0, 1]
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_pretraining_learns_classes_and_its_features_adapt(head):
+    data = _blobs(12, 20, 0)
+    make = cosine_head if head == "cosine" else lambda n: jmeta.mlp(widths=(), outputs=n)
+    body = jmeta.mlp(widths=(16,))
+    adapter = pretrained(body, make, 12, 4, jmeta.cross_entropy, schedule=Schedule(learning_rate=0.05))
+    made = jmeta.learner(adapter, jmeta.cross_entropy, optax.adam(0.01), metrics=jmeta.accuracy)
+    train = flat_batches(data, size=32)
+    task = train(jax.random.key(0))
+    assert task.query.x.shape == (32, 6) and task.query.y.max() < 12
+    state = made.init(jax.random.key(1), task)
+    step = jax.jit(lambda state, key: made.step(state, jax.tree.map(lambda a: a[None], train(key))))
+    before = None
+    for key in jax.random.split(jax.random.key(2), 150):
+        state, metrics = step(state, key)
+        before = metrics["loss"] if before is None else before
+    assert metrics["loss"] < 0.5 * before
+    tests = jmeta.episodes(_blobs(9, 20, 1), way=4, shot=3, query=5)
+    values = jmeta.evaluate(made, state, tests, num_tasks=20, key=jax.random.key(3))
+    assert values["accuracy"].mean() > 0.8
+    assert jax.tree.structure(state.meta["head"]) == jax.tree.structure(
+        make(4).init(jax.random.key(0), jnp.zeros((1, 16)))[0]
+    )
+
+
+def test_from_scratch_trains_the_whole_network_on_the_support_set():
+    sampler = jmeta.episodes(_blobs(9, 20, 1), way=4, shot=3, query=5)
+    adapter = from_scratch(
+        jmeta.mlp(widths=(16,), outputs=4), jmeta.cross_entropy, schedule=Schedule(learning_rate=0.02)
+    )
+    made = jmeta.learner(adapter, jmeta.cross_entropy, optax.sgd(0.0), metrics=jmeta.accuracy)
+    state = made.init(jax.random.key(0), sampler(jax.random.key(0)))
+    values = jmeta.evaluate(made, state, sampler, num_tasks=20, key=jax.random.key(3))
+    assert values["accuracy"].mean() > 0.8
+
+
+def test_flat_batches_draw_every_example_with_its_class():
+    data = jmeta.from_arrays(np.arange(6, dtype=np.float32)[:, None], np.array([0, 0, 0, 1, 1, 2]))
+    tasks = jax.vmap(flat_batches(data, size=50))(jax.random.split(jax.random.key(0), 40))
+    x, y = np.asarray(tasks.query.x).reshape(-1).astype(int), np.asarray(tasks.query.y).reshape(-1)
+    assert (y == np.array([0, 0, 0, 1, 1, 2])[x]).all()
+    counts = np.bincount(x, minlength=6)
+    assert ((counts - 2000 / 6) ** 2 / (2000 / 6)).sum() < 20.5  # chi-squared, 5 degrees, p = 0.001
+    with pytest.raises(ValueError, match="at least 1"):
+        flat_batches(data, size=0)
