@@ -41,6 +41,10 @@ CATALOG = {
     "mini_imagenet": _published("mini_imagenet", "class_folders", ("ravi",), 84),
     "tiered_imagenet": _published("tiered_imagenet", "class_folders", ("ren",), 84),
     "cub": _published("cub", "class_folders", ("chen",), 84),
+    "mnist": Entry("mnist:mnist", LICENCES["mnist"], ("authors",), 28, ("data_dir", "download")),
+    "fashion_mnist": Entry(
+        "mnist:fashion_mnist", LICENCES["fashion_mnist"], ("authors",), 28, ("data_dir", "download")
+    ),
     "folder": Entry("folder:folder", _OWN, ("seed",), None, (*_ARCHIVES, "split", "seed", "colour")),
     "features": Entry("features:features", _OWN, ("seed",), None, ("data_dir", "split", "seed")),
 }
@@ -63,7 +67,7 @@ def dataset(
     tensorflow-datasets. `image_size`: height and width in pixels. `split`: a published split by name, or for
     one's own data a JSON file of class names. `seed`: of the division of one's own classes. `colour`: True or
     False for one's own images. `cache`: whether, or in which folder, decoded images are kept. `download`:
-    whether to fetch archives that are missing (Omniglot and CIFAR-100).
+    whether to fetch archives that are missing (Omniglot, CIFAR-100, MNIST, Fashion-MNIST).
 
     Returns a `Dataset`, whose `episodes(split, way=, shot=, query=)` makes samplers. Raises ValueError for an
     unknown name or an option that means nothing to the data set, and DataError (one line: what, where, what

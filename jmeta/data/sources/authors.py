@@ -15,6 +15,12 @@ LICENCES = {
     "mini_imagenet": _IMAGENET,
     "tiered_imagenet": _IMAGENET,
     "cub": "none stated by its authors (Wah et al. 2011); non-commercial research and education",
+    "mnist": "CC BY-SA 3.0 (LeCun et al.)",
+    "fashion_mnist": "MIT (Zalando SE)",
+}
+_FOUR_FILES = {
+    "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
 }
 URLS = {
     "images_background.zip": "https://github.com/brendenlake/omniglot/raw/master/python/images_background.zip",
@@ -26,10 +32,30 @@ SHA256 = {
     "images_evaluation.zip": "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
     "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
 }
+_FOUR_FILES_SHA256 = {
+    "mnist": {
+        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+}
+# These two share their file names, so the data set's name goes before them.
+for _name, _files in _FOUR_FILES_SHA256.items():
+    SHA256 |= {f"{_name}/{file}": digest for file, digest in _files.items()}
+    URLS |= {f"{_name}/{file}": f"{_FOUR_FILES[_name]}/{file}" for file in _files}
 
 
-def checksum_notes(paths: Sequence[Path]) -> tuple[str, ...]:
+def checksum_notes(paths: Sequence[Path], prefix: str = "") -> tuple[str, ...]:
     """Return a note for each archive that is not byte for byte its authors', for `DatasetInfo.notes`.
+
+    `prefix` goes before the files' names in `SHA256`.
 
     A difference is no error: archives are made anew with equal pixels; what is damaged does not decode.
     """
@@ -37,6 +63,6 @@ def checksum_notes(paths: Sequence[Path]) -> tuple[str, ...]:
     for path in paths:
         if path.is_file():
             with path.open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == SHA256.get(path.name)
+                same = hashlib.file_digest(file, "sha256").hexdigest() == SHA256.get(prefix + path.name)
             notes += [] if same else [f"the checksum of {path.name} differs from the authors' archive"]
     return tuple(notes)

@@ -39,8 +39,12 @@ def is_prepared(path: Path) -> bool:
     return (path / "dataset_info.json").exists()
 
 
-def read(path: Path, class_of_label: Callable[[str], str]) -> dict[str, list[File]]:
+def read(
+    path: Path, class_of_label: Callable[[str], str], splits: Sequence[str] = _SPLITS
+) -> dict[str, list[File]]:
     """Return the encoded images of a prepared data set by class; `class_of_label` maps its label names.
+
+    Images of all `splits` are put together, in their order.
 
     Raises DataError where it cannot be read.
     """
@@ -50,7 +54,7 @@ def read(path: Path, class_of_label: Callable[[str], str]) -> dict[str, list[Fil
     try:
         builder = tfds.builder_from_directory(path)
         names = [class_of_label(name) for name in builder.info.features["label"].names]
-        for split in _SPLITS:
+        for split in splits:
             source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             for row, example in enumerate(source.__getitems__(range(len(source)))):
                 file = f"{path}!{split} record {row}", partial(bytes, example["image"])
@@ -80,7 +84,7 @@ def prepare(
     archives: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Prepare "jmeta_omniglot" or "jmeta_cifar100" by tensorflow-datasets and return the folder it is in.
+    """Prepare a data set of `tfds_builders.BUILDERS` by tensorflow-datasets; return the folder it is in.
 
     The authors' archives are read from the folder `archives`, or else downloaded (and their checksums
     verified). `data_dir` is where tensorflow-datasets keeps what it prepares, by default its own folder.

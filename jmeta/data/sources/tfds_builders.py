@@ -1,13 +1,14 @@
-"""Builders for tensorflow-datasets that need no tensorflow: Omniglot and CIFAR-100.
+"""Builders for tensorflow-datasets that need no tensorflow: Omniglot, CIFAR-100 and the MNIST family.
 
 The stock builders cannot prepare without tensorflow; these unpack by themselves and keep the images as their
-files. Importing this module registers them as jmeta_omniglot and jmeta_cifar100.
+files. Importing this module registers them as jmeta_omniglot, jmeta_cifar100 and so on.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jmeta.data.errors import DataError
-from jmeta.data.sources import cifar, omniglot
+from jmeta.data.sources import cifar, mnist, omniglot
 from jmeta.data.sources.authors import URLS
 from jmeta.data.sources.images import File
 from jmeta.data.sources.store import open_store
@@ -77,7 +78,54 @@ class JmetaCifar100(tfds.core.GeneratorBasedBuilder):
         yield from _examples(files)
 
 
-BUILDERS = {"jmeta_omniglot": JmetaOmniglot, "jmeta_cifar100": JmetaCifar100}
+class _Mnist(tfds.core.GeneratorBasedBuilder):
+    """What MNIST and Fashion-MNIST have in common: four idx files."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {mnist.EXPECTED} there, or nothing: then they are downloaded."
+    SOURCE: str
+    HOMEPAGE: str
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _describe(
+            self,
+            "70000 grey images of 28x28 pixels in 10 classes, 60000 of them to train and 10000 to test.",
+            (28, 28, 1),
+            mnist.CLASSES[self.SOURCE],
+            self.HOMEPAGE,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        files = _archives(dl_manager, partial(mnist.find, name=self.SOURCE), self.ARCHIVES)
+        return {part: self._generate_examples(files, part) for part in mnist.FILES}
+
+    def _generate_examples(self, files: tuple[Path, ...], part: str) -> Examples:
+        yield from mnist.examples(files, part, self.SOURCE)
+
+
+class JmetaMnist(_Mnist):
+    """MNIST, handwritten digits."""
+
+    SOURCE = "mnist"
+    HOMEPAGE = "http://yann.lecun.com/exdb/mnist/"
+    ARCHIVES = tuple(f"mnist/{name}" for names in mnist.FILES.values() for name in names)
+
+
+class JmetaFashionMnist(_Mnist):
+    """Fashion-MNIST, articles of clothing."""
+
+    SOURCE = "fashion_mnist"
+    HOMEPAGE = "https://github.com/zalandoresearch/fashion-mnist"
+    ARCHIVES = tuple(f"fashion_mnist/{name}" for names in mnist.FILES.values() for name in names)
+
+
+BUILDERS = {
+    "jmeta_omniglot": JmetaOmniglot,
+    "jmeta_cifar100": JmetaCifar100,
+    "jmeta_mnist": JmetaMnist,
+    "jmeta_fashion_mnist": JmetaFashionMnist,
+}
 
 
 def _describe(

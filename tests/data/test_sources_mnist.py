@@ -1,0 +1,109 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from source_helpers import noise, one_line, real_data
+
+from jmeta.data.catalog import dataset
+from jmeta.data.sources import authors, mnist, prepared
+from jmeta.data.sources.idx import read_idx
+
+COUNTS = {"train": 24, "test": 12}
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def parts():
+    """A few images of every digit, in no order of theirs: {part: (images, labels)}."""
+    return {
+        part: (noise([1, seed], number, 28, 28), (np.arange(number) * 7 % 10).astype(np.uint8))
+        for seed, (part, number) in enumerate(COUNTS.items())
+    }
+
+
+def write(folder, *, zipped=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, names in mnist.FILES.items():
+        for name, array in zip(names, parts()[part]):
+            raw = idx(array)
+            (folder / (name if zipped else name[:-3])).write_bytes(gzip.compress(raw) if zipped else raw)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(mnist, "SIZES", COUNTS)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_every_form_gives_the_same_arrays(tmp_path, name):
+    folders = (write(tmp_path / "zipped" / name).parent, write(tmp_path / "plain", zipped=False))
+    write(tmp_path / "archives")
+    prepared.prepare(f"jmeta_{name}", archives=tmp_path / "archives", data_dir=tmp_path / "tfds")
+    for folder in (*folders, tmp_path / "tfds"):
+        data = dataset(name, data_dir=folder)
+        for part, (images, labels) in parts().items():
+            split = data.splits[part]
+            assert split.counts.tolist() == np.bincount(labels, minlength=10).tolist()
+            for label in range(10):
+                rows = split.examples[split.offsets[label] :][: split.counts[label]]
+                expected = {image.tobytes() for image in images[labels == label]}
+                assert {row.tobytes() for row in rows} == expected
+
+
+def test_one_data_set_is_not_taken_for_the_other(tmp_path):
+    write(tmp_path / "fashion_mnist")
+    with one_line("mnist: no data found", "train-images-idx3-ubyte.gz"):
+        dataset("mnist", data_dir=tmp_path)
+    with one_line("mnist: no data found"):
+        dataset("mnist", data_dir=tmp_path / "fashion_mnist")
+    assert dataset("fashion_mnist", data_dir=tmp_path).info.shape == (28, 28, 1)
+
+
+def test_damage_is_one_line(tmp_path):
+    folder = write(tmp_path / "mnist")
+    images, labels = (folder / name for name in mnist.FILES["train"])
+    whole = images.read_bytes()
+    for broken, message in [
+        (whole[: len(whole) // 2], "damaged or truncated gzip file"),
+        (gzip.compress(idx(parts()["train"][0])[:-5]), "truncated idx file"),
+        (b"<html>", "not an idx file"),
+        (gzip.compress(idx(parts()["train"][0][:-1])), "do not fit"),
+        (gzip.compress(idx(parts()["train"][0][:, 1:])), "do not fit"),
+    ]:
+        images.write_bytes(broken)
+        with one_line(message, images):
+            dataset("mnist", data_dir=tmp_path)
+    images.write_bytes(whole)
+    labels.write_bytes(gzip.compress(idx(parts()["train"][1] + 5)))
+    with one_line("a label is 14", labels):
+        dataset("mnist", data_dir=tmp_path)
+    labels.unlink()
+    with one_line("train-labels-idx1-ubyte.gz is missing", folder):
+        dataset("mnist", data_dir=tmp_path)
+
+
+def test_incomplete_data_are_refused(tmp_path, monkeypatch):
+    write(tmp_path / "mnist")
+    monkeypatch.setattr(mnist, "SIZES", {"train": 60_000, "test": 10_000})
+    with one_line("train holds 24 images, expected 60000"):
+        dataset("mnist", data_dir=tmp_path)
+
+
+def test_every_archive_has_an_address_and_a_checksum():
+    for name in ("mnist", "fashion_mnist"):
+        for file in (f"{name}/{file}" for files in mnist.FILES.values() for file in files):
+            assert authors.URLS[file].endswith(file.rpartition("/")[2]) and len(authors.SHA256[file]) == 64
+
+
+@pytest.mark.parametrize(("name", "first"), [("mnist", [5, 0, 4, 1]), ("fashion_mnist", [9, 0, 0, 3])])
+def test_real_data(name, first, monkeypatch):
+    monkeypatch.setattr(mnist, "SIZES", {"train": 60_000, "test": 10_000})
+    folder = real_data(name)
+    labels = read_idx(folder / name / mnist.FILES["train"][1])
+    assert labels[:4].tolist() == first
+    data = dataset(name, data_dir=folder)
+    assert data.splits["test"].counts.sum() == 10_000 and data.splits["train"].examples.max() == 255
