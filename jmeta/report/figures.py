@@ -1,4 +1,4 @@
-"""Figures of a run: its learning curves, its horizon, an episode as images, and how methods scale.
+"""Figures: learning curves, the horizon, an episode as images, how methods scale and compare.
 
 Every function draws one figure, writes it whole to `path` (.png, .pdf or .svg) and returns the path.
 """
@@ -121,6 +121,56 @@ def scaling(
             )
             upper.set_xlabel(f"gradient steps of size {learning_rate:g}")
         _legend_above(figure, panels[0])
+    return Path(path)
+
+
+def bars(values: Mapping[str, tuple[float, float]], path: str | os.PathLike[str], *, label: str) -> Path:
+    """Draw a bar for each name, (value, half-width of its 95 % interval), on an axis called `label`."""
+    with _figure(path, width=1.2 + 0.85 * len(values), height=3.0) as figure:
+        panel = figure.subplots()
+        heights, spreads = [value for value, _ in values.values()], [spread for _, spread in values.values()]
+        colours = [PALETTE[index % len(PALETTE)] for index in range(len(values))]
+        panel.bar(range(len(values)), heights, yerr=spreads, color=colours, width=0.65, capsize=4)
+        for index, (height, spread) in enumerate(zip(heights, spreads)):
+            panel.text(index, height + spread, f"{height:.3g}", ha="center", va="bottom", fontsize=8)
+        panel.set_xticks(range(len(values)), [name.replace(" ", "\n", 1) for name in values])
+        panel.set_ylabel(label)
+        panel.margins(y=0.12)
+        panel.grid(axis="x", visible=False)
+    return Path(path)
+
+
+def sweep(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    path: str | os.PathLike[str],
+    *,
+    x_label: str,
+    y_label: str,
+) -> Path:
+    """Draw curves with 95 % intervals, a panel for each title, all on one scale.
+
+    panels: title -> curve -> points (x, value, half-width of the interval); a curve of one point is a level.
+    """
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    with _figure(path, width=0.8 + 2.5 * len(panels), height=3.0) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for panel, (title, curves) in zip(axes, panels.items()):
+            for name, points in curves.items():
+                index = names.index(name)
+                style = {"color": PALETTE[index % len(PALETTE)], "label": name}
+                x, value, spread = np.asarray(sorted(points), float).T
+                if len(x) == 1:
+                    panel.axhline(value[0], linestyle="--", **style)
+                    panel.axhspan(
+                        value[0] - spread[0], value[0] + spread[0], color=style["color"], alpha=0.15, lw=0
+                    )
+                    continue
+                panel.plot(x, value, marker=_MARKERS[index % len(_MARKERS)], **style)
+                panel.fill_between(x, value - spread, value + spread, color=style["color"], alpha=0.2, lw=0)
+            panel.set(xlabel=x_label, title=title)
+            _whole_steps(panel)
+        axes[0].set_ylabel(y_label)
+        _legend_above(figure, axes[0])
     return Path(path)
 
 

@@ -126,3 +126,19 @@ def test_figures_are_written_whole_into_a_new_folder(tmp_path):
     import matplotlib
 
     assert matplotlib.rcParams["axes.grid"] == matplotlib.rcParamsDefault["axes.grid"]
+
+
+def test_bars_are_as_high_as_their_values(tmp_path):
+    pixels = decode(figures.bars({"one": (1.0, 0.05), "two": (2.0, 0.05)}, tmp_path / "b.png", label="error"))
+    low, high = count(pixels, BLUE), count(pixels, ORANGE)
+    assert low > 1000 and 1.8 < high / low < 2.2
+
+
+def test_a_sweep_has_a_panel_for_each_title_and_a_level_for_one_point(tmp_path):
+    curves = {"a": [(1, 2.0, 0.1), (2, 1.0, 0.1)], "b": [(0, 1.5, 0.2)]}
+    one = decode(figures.sweep({"T = 1": curves}, tmp_path / "one.png", x_label="layers", y_label="error"))
+    two = decode(
+        figures.sweep({"T = 1": curves, "T = 5": curves}, tmp_path / "two.png", x_label="layers", y_label="e")
+    )
+    assert two.shape[1] > 1.5 * one.shape[1]
+    assert count(one, BLUE) > 100 and count(one, ORANGE) > 100 and count(two, BLUE) > 1.5 * count(one, BLUE)
