@@ -105,7 +105,7 @@ SHARED = {
     "label_smoothing": Flag(
         "float",
         0.0,
-        "share of a label spread over the ways in the losses (of the support only in training, for comln)",
+        "share of a label spread over the ways while training, in the inner and the outer loss",
     ),
     "chunk": Flag("integer", None, "tasks played at a time, to bound memory [all]"),
 }

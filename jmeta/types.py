@@ -148,7 +148,8 @@ class Learner(NamedTuple):
     """The outer loop around an adapter, a memory or a plain model.
 
     `init(key, x) -> LearnerState`; `step(state, tasks) -> (state, metrics)`;
-    `evaluate(state, tasks) -> metrics`, each metric per task, [task].
+    `evaluate(state, tasks, first=0) -> metrics`, each metric per task, [task]; `first` is the index of the
+    first of these tasks among all that are evaluated, so that noise depends on a task's own index.
     """
 
     init: Callable[..., LearnerState]

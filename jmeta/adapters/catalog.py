@@ -14,7 +14,7 @@ from jmeta.models import catalog as models
 from jmeta.models.heads import cosine_head
 from jmeta.rules import catalog as rules
 from jmeta.rules.sgd import sgd
-from jmeta.types import Adapter, Array, Batch, Metrics, Model, PyTree, Rule
+from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree, Rule
 
 Loss = Callable[[PyTree, Batch], Array]
 
@@ -48,7 +48,7 @@ def build(
       name: "comln"; "maml", "fomaml" and "anil", or "gradient" with any inner rule; "from_scratch";
         "pretrained".
       model: the network's name and settings, for `jmeta.models.catalog.build`.
-      loss_name, smoothing: the inner loss.
+      loss_name, smoothing: the inner loss; smoothed in training only.
       outputs: number of ways, or of regression targets.
       **settings: of the adapter's factory; a gradient adapter's `inner_steps` and its `rule`, a name with
         settings for `jmeta.rules.catalog.build`, or `inner_lr` of gradient descent.
@@ -60,10 +60,24 @@ def build(
         raise ValueError(f"adapter: {name!r}; expected one of {', '.join(_MAKERS)}")
     make = _MAKERS[name]
     if make is _comln:
-        settings["label_smoothing"] = smoothing
-    else:
-        settings["loss"] = loss(loss_name, smoothing=smoothing)
-    return make(model, outputs, **settings)
+        return make(model, outputs, label_smoothing=smoothing, **settings)
+    plain = make(model, outputs, loss=loss(loss_name), **settings)
+    if not smoothing:
+        return plain
+    smoothed = make(model, outputs, loss=loss(loss_name, smoothing=smoothing), **settings)
+    return _by_phase(smoothed, plain)
+
+
+def _by_phase(training: Adapter, testing: Adapter) -> Adapter:
+    """An adapter that adapts as one of two, which differ in nothing else, in training and as the other at
+    test."""
+
+    def adapt(
+        meta: PyTree, state: PyTree, support: Batch, key: Key, *, train: bool
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        return (training if train else testing).adapt(meta, state, support, key, train=train)
+
+    return testing._replace(adapt=adapt)
 
 
 def _comln(model: Mapping[str, Any], outputs: int, **settings: Any) -> Adapter:

@@ -57,4 +57,4 @@ def _play(
     batch: int,
 ) -> Metrics:
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(start + jnp.arange(batch, dtype=jnp.int32))
-    return learner.evaluate(state, jax.vmap(sampler)(keys))
+    return learner.evaluate(state, jax.vmap(sampler)(keys), start)

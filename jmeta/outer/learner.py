@@ -71,6 +71,7 @@ def learner(
     tx: optax.GradientTransformation,
     *,
     metrics: Callable[[PyTree, Batch], Metrics] | None = None,
+    test_loss: Callable[[PyTree, Batch], Array] | None = None,
     task_grad: Callable[..., Any] | None = None,
     reduce: Literal["mean", "sum"] = "mean",
     mesh: Mesh | None = None,
@@ -83,6 +84,7 @@ def learner(
       loss: `(outputs, query Batch) -> scalar`, the outer objective of one task.
       tx: the outer optimiser, any optax transformation.
       metrics: `(outputs, query Batch) -> {name: scalar}`, reported beside the loss.
+      test_loss: the loss that `evaluate` reports where it is not `loss`, which may smooth labels, say.
       task_grad: replaces the gradient of the mean: `(objective, meta, state, task, key) ->
         ((loss, (state, metrics)), gradient)`, called per task and then reduced; for papers that clamp each
         task's gradient and for outer updates that are no gradient (Reptile).
@@ -92,9 +94,9 @@ def learner(
 
     Returns:
       `Learner`: `init(key, x)` with example inputs [example, ...] or, to have the whole step checked, a
-      Task; `step(state, tasks)` and `evaluate(state, tasks)` with a leading task axis. Metrics are per task,
-      [task]; a step adds the scalar `gradient_norm`. A batch of tasks that does not divide over the devices
-      or chunks is padded with tasks of weight 0.
+      Task; `step(state, tasks)` and `evaluate(state, tasks, first=0)` with a leading task axis. Metrics are
+      per task, [task]; a step adds the scalar `gradient_norm`. A batch of tasks that does not divide over the
+      devices or chunks is padded with tasks of weight 0.
 
     Raises:
       TypeError, ValueError: for an unknown adapter, `reduce`, `chunk`, or a step that does not fit together.
@@ -109,7 +111,7 @@ def learner(
     if chunk is not None and (chunk < 1 or chunk % devices):
         raise ValueError(f"learner: chunk={chunk}; expected a positive multiple of the {devices} device(s)")
     training = play(adapter, loss, metrics, train=True)
-    testing = play(adapter, loss, metrics, train=False)
+    testing = play(adapter, test_loss or loss, metrics, train=False)
 
     def init(key: Key, x: PyTree) -> LearnerState:
         key_init, key_run = jax.random.split(key)
@@ -149,12 +151,12 @@ def learner(
         meta = optax.apply_updates(state.meta, updates)
         return LearnerState(state.step + 1, meta, model_state, opt, state.key), measured
 
-    def evaluate(state: LearnerState, tasks: Task) -> Metrics:
+    def evaluate(state: LearnerState, tasks: Task, first: Array | int = 0) -> Metrics:
         def measure(tasks: Task, keys: Key, weights: Array) -> tuple[tuple, Metrics]:
             play_all = jax.vmap(testing, (None, None, 0, 0))
             return (), play_all(state.meta, state.model_state, tasks, keys)[1][1]
 
-        _, measured = _over_parts(measure, _parts(tasks, state.key, chunk, mesh))
+        _, measured = _over_parts(measure, _parts(tasks, state.key, chunk, mesh, first))
         return _per_task(measured, _count(tasks), mesh)
 
     return Learner(init, step, evaluate)
@@ -164,10 +166,13 @@ def _count(tasks: Task) -> int:
     return jax.tree.leaves(tasks)[0].shape[0]
 
 
-def _parts(tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None) -> tuple[Task, Key, Array]:
+def _parts(
+    tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None, first: Array | int = 0
+) -> tuple[Task, Key, Array]:
     """Tasks, their keys and weights as [part, task of the part, ...], padded with tasks of weight 0.
 
-    The weights sum to 1. A padding task repeats a real one, so that it stays finite.
+    Task i has the key fold_in(key, first + i). The weights sum to 1. A padding task repeats a real one, so
+    that it stays finite.
     """
     count = _count(tasks)
     devices = 1 if mesh is None else mesh.shape["task"]
@@ -177,7 +182,7 @@ def _parts(tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None) -> tuple
     index = jnp.arange(total)
     if total > count:
         tasks = jax.tree.map(lambda a: a[index % count], tasks)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + index)
     weights = jnp.where(index < count, 1.0 / count, 0.0)
     shape = (-1, unit) if chunk else (1, total)
     parts = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), (tasks, keys, weights))

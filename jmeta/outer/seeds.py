@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jmeta.types import Key, Learner, LearnerState, Metrics, PyTree, Task
+from jmeta.types import Array, Key, Learner, LearnerState, Metrics, PyTree, Task
 
 # Everything but the step has a leading seed axis.
 _AXES = LearnerState._make([None, 0, 0, 0, 0])
@@ -32,8 +32,8 @@ def side_by_side(learner: Learner) -> Learner:
         state, measured = jax.vmap(learner.step, in_axes=(_AXES, None), out_axes=(_AXES, 0))(state, tasks)
         return state, _seeds_last(measured)
 
-    def evaluate(state: LearnerState, tasks: Task) -> Metrics:
-        return _seeds_last(jax.vmap(learner.evaluate, in_axes=(_AXES, None))(state, tasks))
+    def evaluate(state: LearnerState, tasks: Task, first: Array | int = 0) -> Metrics:
+        return _seeds_last(jax.vmap(learner.evaluate, in_axes=(_AXES, None, None))(state, tasks, first))
 
     return Learner(init, step, evaluate)
 

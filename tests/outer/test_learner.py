@@ -13,6 +13,7 @@ from jmeta.losses import mean_squared_error
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.learner import learner
 from jmeta.outer.play import predict
+from jmeta.outer.seeds import seed_keys, side_by_side
 from jmeta.types import Adapter, Batch, Model, Task
 
 
@@ -150,6 +151,25 @@ def test_evaluation_depends_on_the_key_and_the_task_alone():
     assert len(set(whole["loss"])) == 10
     with pytest.raises(ValueError, match="num_tasks=0"):
         run(num_tasks=0)
+
+
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_noise_at_evaluation_depends_on_the_task_alone(seeds):
+    """The same task again and again, so that only the noise differs."""
+    plain = ridge_step_adapter()
+
+    def adapt(meta, state, support, key, *, train):
+        fast, state, info = plain.adapt(meta, state, support, key, train=train)
+        return fast + jax.random.normal(key, fast.shape), state, info
+
+    made = learner(plain._replace(adapt=adapt), mean_squared_error, optax.sgd(0.1), chunk=2)
+    made, key = (side_by_side(made), seed_keys(0, seeds)) if seeds else (made, jax.random.key(0))
+    state = made.init(key, jnp.ones((4, 3)))
+    same = jax.tree_util.Partial(lambda key: draw(jax.random.key(1)))
+    run = functools.partial(evaluate, made, state, same, num_tasks=10, key=jax.random.key(7))
+    whole, parts = run(batch=10)["loss"], run(batch=4)["loss"]
+    np.testing.assert_allclose(whole, parts, rtol=1e-12)
+    assert len(set(whole.ravel())) == whole.size == 10 * (seeds or 1)
 
 
 def test_predict_adapts_to_the_support_set():
