@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# A process for each core; the tests of a file share one, and with it what their fixtures have made.
+PARALLEL = -n auto --maxprocesses=4 --dist loadfile
 
 .PHONY: demo test quick lint clean
 
@@ -16,11 +18,11 @@ demo: $(VENV)/ready
 	$(BIN)/python -m experiments.comln --preset=demo --workdir=runs/demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The suite without the slow tests.
 quick: $(VENV)/ready
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

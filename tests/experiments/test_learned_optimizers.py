@@ -1,0 +1,184 @@
+"""Learned optimisers through the command line: sines with seeds side by side, images, across domains."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from experiments import learned_optimizers
+from experiments.benchmarks import sine_study
+from experiments.common import UsageError, parse
+from jmeta.outer.load import load
+
+SINE = (
+    "--query=5 --steps=6 --eval_every=2 --validation_tasks=4 --eval_tasks=10 --checkpoint_every=3 "
+    "--log_every=2 --hidden_layers=2 --hidden_units=4 --filters=8 --num_seeds=2"
+).split()
+IMAGES = (
+    "--dataset=glyphs --way=3 --shot=1 --query=2 --filters=4 --validation_tasks=4 --eval_tasks=6 "
+    "--eval_every=2 --checkpoint_every=2 --log_every=2 --steps=4"
+).split()
+
+
+def settings(*arguments):
+    return learned_optimizers.settle(parse(learned_optimizers.EXPERIMENT, ["", *arguments]))
+
+
+def last_line(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def sine(run_experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("sine") / "run"
+    return workdir, last_line(run_experiment("learned_optimizers", *SINE, f"--workdir={workdir}"))
+
+
+@pytest.mark.slow
+def test_results_are_per_seed(sine):
+    workdir, results = sine
+    values = np.load(workdir / "eval.npz")["squared_error"]
+    assert values.shape == (10, 2)
+    by_seed = results["eval"]["seeds"]["squared_error"]
+    np.testing.assert_allclose(by_seed["median"], np.median(values, axis=0), rtol=1e-6)
+    mean = results["eval"]["metrics"]["squared_error"]
+    np.testing.assert_allclose(mean["mean"], values.mean(), rtol=1e-6)
+    spread = values.mean(0).std(ddof=1)
+    np.testing.assert_allclose(mean["ci95"], 1.96 * spread / 2**0.5, rtol=1e-4)
+    assert len(results["best"]["step"]) == 2 and values[:, 0].tolist() != values[:, 1].tolist()
+
+
+@pytest.mark.slow
+def test_a_seed_among_others_is_the_seed_alone(sine, run_experiment, tmp_path):
+    """Seed 1 of the run of two, and a run of --seed=1: the same start, the same tasks."""
+    workdir, results = sine
+    alone = [flag for flag in SINE if not flag.startswith("--num_seeds")]
+    done = run_experiment("learned_optimizers", *alone, "--seed=1", f"--workdir={tmp_path / 'alone'}")
+    single = last_line(done)
+    assert single["eval"]["seeds"] is None
+    assert results["best"]["step"][1] == single["best"]["step"]
+    together, separate = load(workdir, seed=1)[1], load(tmp_path / "alone")[1]
+    np.testing.assert_allclose(
+        together.meta["params"]["head"]["kernel"], separate.meta["params"]["head"]["kernel"], rtol=2e-4
+    )
+    np.testing.assert_allclose(
+        np.load(workdir / "eval.npz")["squared_error"][:, 1],
+        np.load(tmp_path / "alone" / "eval.npz")["squared_error"],
+        rtol=1e-3,
+    )
+    with pytest.raises(ValueError, match="trained 2, counted from 0"):
+        load(workdir, seed=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["meta_lstm_enhanced", "scratch"])
+def test_images(algorithm, run_experiment, tmp_path):
+    flags = [
+        f for f in IMAGES if algorithm != "scratch" or not f.startswith(("--steps", "--eval_every", "--val"))
+    ]
+    results = last_line(
+        run_experiment("learned_optimizers", *flags, f"--algorithm={algorithm}", f"--workdir={tmp_path}")
+    )
+    assert results["algorithm"] == algorithm and results["steps"] == (0 if algorithm == "scratch" else 4)
+    assert 0 <= results["eval"]["metrics"]["accuracy"]["mean"] <= 1
+
+
+@pytest.mark.slow
+def test_across_domains(run_experiment, tmp_path):
+    """Pre-trained on one folder of images, tested on another with another number of classes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, classes in (("here", 12), ("there", 9)):
+        for index in range(classes):
+            folder = tmp_path / name / f"class{index}"
+            os.makedirs(folder)
+            for number in range(6):
+                pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    common = [flag for flag in IMAGES if not flag.startswith("--dataset")]
+    common = [*common, "--dataset=folder", "--image_size=16", "--algorithm=baseline_pp"]
+    trained = tmp_path / "trained"
+    done = run_experiment(
+        "learned_optimizers", *common, f"--data_dir={tmp_path / 'here'}", f"--workdir={trained}"
+    )
+    last_line(done)
+    kept = [
+        flag
+        for flag in common
+        if flag.split("=")[0]
+        in (
+            "--way",
+            "--shot",
+            "--query",
+            "--filters",
+            "--eval_tasks",
+            "--dataset",
+            "--image_size",
+            "--algorithm",
+        )
+    ]
+    results = last_line(run_experiment(
+        "learned_optimizers", *kept, f"--data_dir={tmp_path / 'there'}", "--eval_only",
+        f"--init_from={trained}", f"--workdir={tmp_path / 'tested'}",
+    ))  # fmt: skip
+    assert results["steps"] == 0 and len(np.load(tmp_path / "tested" / "eval.npz")["accuracy"]) == 6
+
+
+def test_the_algorithms_own_settings():
+    assert settings("--algorithm=maml").inner_steps == 5 and settings("--algorithm=meta_lstm").meta_batch == 1
+    assert settings("--algorithm=turtle", "--inner_steps=3").inner_steps == 3
+    images = settings("--dataset=glyphs", "--algorithm=maml")
+    assert (images.test_inner_steps, images.filters) == (10, 64) and settings().filters == 40
+    scratch = settings("--dataset=glyphs", "--algorithm=scratch")
+    assert (scratch.steps, scratch.norm, scratch.inner_lr) == (0, "batch", 0.001)
+    with pytest.raises(UsageError, match="classifies images"):
+        settings("--algorithm=finetune")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--algorithm=maml", "--hidden_layers=3"), ("--algorithm=turtle", "--inner_lr=0.1"),
+     ("--algorithm=fomaml", "--order=first"), ("--algorithm=turtle", "--gradient_divisor=2"),
+     ("--dataset=glyphs", "--algorithm=finetune", "--meta_batch=2"), ("--nopadded",),
+     ("--dataset=glyphs", "--algorithm=scratch", "--steps=5")],
+)  # fmt: skip
+def test_stray_flags(arguments):
+    with pytest.raises(UsageError, match="has no meaning here"):
+        settings(*arguments)
+
+
+def test_presets_cover_the_papers_rows():
+    presets = learned_optimizers.EXPERIMENT.presets
+    assert sum(name.startswith("table3_1") for name in presets) == 9 * 4
+    assert sum(name.startswith("table3_4") for name in presets) == 9 * 4
+    assert sum(name.startswith("figure3_2") for name in presets) == 3 * (2 + 2 * 6)
+    assert sum(name.startswith("figure3_3") for name in presets) == 6
+    turtle = presets["figure3_3_turtle"]
+    assert (
+        turtle["steps"] * turtle["meta_batch"] == 70000
+        and turtle["eval_every"] * turtle["meta_batch"] == 2500
+    )
+    for name in presets:
+        settings(f"--preset={name}", *(["--init_from=x"] if presets[name].get("eval_only") else []))
+
+
+def test_the_rule_follows_the_flags():
+    rule = learned_optimizers.rule_recipe(settings("--inner_steps=1"))
+    assert rule["inputs"] == ["gradient"] and rule["clip"] is None
+    rule = learned_optimizers.rule_recipe(
+        settings("--inputs=gradient,step", "--nolearn_rates", "--inner_clip=3")
+    )
+    assert (rule["inputs"], rule["learn_rates"], rule["clip"]) == (["gradient", "step"], False, 3.0)
+    lstm = learned_optimizers.rule_recipe(settings("--algorithm=meta_lstm", "--dataset=glyphs", "--shot=2"))
+    assert (lstm["inputs"], lstm["gradient_divisor"]) == ("loss_and_gradient", 10.0)
+
+
+@pytest.mark.parametrize("figure", ["3.2", "3.3"])
+def test_the_study_draws_its_figure(figure, tmp_path):
+    point = {"median": 1.0, "median_ci95": 0.1, "validation": 1.0, "validation_ci95": 0.1}
+    wanted = "figure" + figure.replace(".", "_")
+    points = {name: point for name in learned_optimizers.EXPERIMENT.presets if name.startswith(wanted)}
+    assert sine_study.draw(points, tmp_path / "study.png", figure).stat().st_size > 10000
