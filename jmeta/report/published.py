@@ -4,7 +4,8 @@
 `table`, `method`, `variant` (what tells apart rows of one method, else None), `backbone`, `dataset`, `way`,
 `shot`, `gradient_based` (None where the table does not say), `origin` (the paper's "own" method; for others'
 methods: the authors' "own_run", their run of the "official_code", or numbers from the "literature") and, for
-each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent.
+each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent. A paper whose `statistic` is "median"
+gives the mean over runs of each run's median over the tasks.
 """
 
 from __future__ import annotations

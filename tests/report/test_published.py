@@ -75,3 +75,29 @@ def test_rows_are_copies_and_unknown_fields_are_named():
     assert published("comln")[0]["accuracy"]["mean"] == 48.70
     with pytest.raises(ValueError, match="no field backbon; rows have"):
         published(backbon="conv4")
+
+
+# Huisman et al.: method, then accuracy and interval (percent) of mini 1-shot, 5-shot, CUB 1-shot, 5-shot.
+TURTLE = {
+    "Meta-learner LSTM": ((45, 1), (61, 0), (50, 0), (65, 1)),
+    "Enhanced LSTM": ((48, 1), (63, 1), (53, 1), (71, 0)),
+    "FO-MAML": ((46, 1), (63, 0), (52, 0), (72, 1)),
+    "FO-TURTLE": ((43, 1), (59, 4), (50, 0), (64, 3)),
+    "TURTLE": ((48, 1), (62, 1), (53, 0), (72, 1)),
+    "Baseline++": ((44, 0), (58, 0), (36, 1), (53, 1)),
+}
+
+
+@pytest.mark.parametrize("method", TURTLE)
+def test_rows_of_learned_optimisers_are_the_papers(method):
+    rows = published("turtle", "3.1", method=method)
+    settings = [("mini_imagenet", 1), ("mini_imagenet", 5), ("cub", 1), ("cub", 5)]
+    found = {(row["dataset"], row["shot"]): tuple(row["accuracy"].values()) for row in rows}
+    assert found == dict(zip(settings, TURTLE[method]))
+
+
+def test_across_domains_a_row_says_where_it_was_trained():
+    row = row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle", variant="from mini_imagenet")
+    assert row["accuracy"]["mean"] == 56 and row["table"] == "3.4"
+    assert row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle")["table"] == "3.1"
+    assert len(published("turtle", "3.1")) == len(published("turtle", "3.4")) == 9 * 4

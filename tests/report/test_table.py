@@ -169,3 +169,14 @@ def test_help_needs_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--workdirs" in done.stdout and done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_paper_of_medians_is_compared_by_medians(tmp_path):
+    row = row_for("cub", "TURTLE", "conv4", 5, 1, paper="turtle")
+    results = results_of(0.52, 0.01, row)
+    of_medians = {"mean": 0.54, "median": 0.54, "ci95": 0.02}
+    results["eval"]["seeds"] = {"accuracy": {"mean": [0.5], "median": [0.5], "of_medians": of_medians}}
+    write_run(tmp_path / "turtle", results)
+    record = compare(collect([tmp_path / "turtle"])[0])
+    assert (record["mean"], record["ci95"]) == pytest.approx((54.0, 2.0))
+    assert record["paper_mean"] == 53.0 and record["difference"] == pytest.approx(1.0)
