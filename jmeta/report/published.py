@@ -2,10 +2,10 @@
 
 `published.json` holds them by paper and table. A row names its `paper` (by the algorithm it introduced),
 `table`, `method`, `variant` (what tells apart rows of one method, else None), `backbone`, `dataset`, `way`,
-`shot`, `gradient_based` (None where the table does not say), `origin` (the paper's "own" method; for others'
-methods: the authors' "own_run", their run of the "official_code", or numbers from the "literature") and, for
-each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent. A paper whose `statistic` is "median"
-gives the mean over runs of each run's median over the tasks.
+`shot`, `gradient_based` (None where the table does not say), `origin` (the paper's "own" method; for the
+others the authors' "own_run", their run of the "official_code", or numbers from the "literature") and, for
+each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent. A paper whose `statistic` is
+"median" gives the mean over runs of each run's median over the tasks.
 """
 
 from __future__ import annotations
