@@ -52,7 +52,9 @@ def episodes(
 
     Raises ValueError where a number is out of range, a split has too few classes or a class too few examples.
     """
-    counts = np.asarray(dataset.counts)
+    counts, shape = np.asarray(dataset.counts), dataset.examples.shape[1:]
+    settings = Settings(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
+    _check(settings, counts.size, shape)
     if counts.min() < shot + query:
         smallest = int(counts.argmin())
         raise ValueError(
@@ -60,8 +62,7 @@ def episodes(
             f"ask for {shot + query} ({int((counts < shot + query).sum())} of {counts.size} classes are too "
             "small); lower shot or query, or leave those classes out"
         )
-    settings = Settings(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
-    return _sampler(settings, _fetch_rows, dataset, counts.size, dataset.examples.shape[1:])
+    return _sampler(settings, _fetch_rows, dataset, counts.size)
 
 
 def episodes_from(
@@ -73,7 +74,9 @@ def episodes_from(
     the class indices `chosen` [way], below `classes`; it runs inside jit and `data` is any pytree. `options`
     are those of `episodes`, and so is what is raised.
     """
-    return _sampler(Settings(**options), fetch, data, classes, tuple(shape))
+    settings = Settings(**options)
+    _check(settings, classes, tuple(shape))
+    return _sampler(settings, fetch, data, classes)
 
 
 def flat_batches(dataset: ClassDataset, *, size: int) -> Sampler:
@@ -177,8 +180,7 @@ class _Draw(NamedTuple):
         return Task(_batch(x[:, : settings.shot], support), _batch(x[:, settings.shot :], query))
 
 
-def _sampler(settings: Settings, fetch: Fetch, data: PyTree, classes: int, shape: tuple[int, ...]) -> Sampler:
-    _check(settings, classes, shape)
+def _sampler(settings: Settings, fetch: Fetch, data: PyTree, classes: int) -> Sampler:
     settings = settings._replace(
         transform=named(settings.transform) if isinstance(settings.transform, str) else settings.transform,
         mean=_static(settings.mean),

@@ -220,6 +220,7 @@ def test_own_sources_draw_through_fetch():
     "options, message",
     [
         ({"way": 7}, "way 7 asks for 7 classes, there are 6; lower way$"),
+        ({"way": 7, "shot": 3}, "way 7 asks for 7 classes"),
         ({"shot": 3}, r"class 0 has 4 examples, 3 shots and 2 queries ask for 5 \(1 of 6 classes"),
         ({"way": 0}, "way is 0; expected an integer, at least 1"),
         ({"query": 2.0}, "query is 2.0; expected an integer"),

@@ -168,7 +168,7 @@ def test_unfit_features(tmp_path):
     with one_line("0 .npz files", tmp_path):
         dataset("features", data_dir=tmp_path)
     np.savez(path, x=arrays["x"])
-    with one_line("lacks x or y", path):
+    with one_line("lacks y and has x", path):
         dataset("features", data_dir=tmp_path)
     np.savez(path, x=arrays["x"], y=np.array([object()] * 6))
     with one_line("pickled objects", path):
@@ -193,5 +193,5 @@ def test_unfit_features(tmp_path):
     with one_line("damaged", path):
         dataset("features", data_dir=tmp_path)
     np.save(tmp_path / "alone.npy", arrays["x"])
-    with one_line("lacks x or y", "alone.npy"):
+    with one_line("lacks x and y and has no named arrays", "alone.npy"):
         dataset("features", data_dir=tmp_path / "alone.npy")

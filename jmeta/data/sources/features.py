@@ -72,7 +72,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         advice = "write it with numpy.savez from arrays of numbers and strings"
         raise DataError(what, path, advice) from error
     if not {"x", "y"} <= set(arrays):
-        raise DataError("it lacks x or y", path, _EXPECTED)
+        missing = " and ".join(sorted({"x", "y"} - set(arrays)))
+        found = ", ".join(sorted(names)) or "no named arrays"
+        raise DataError(f"it lacks {missing} and has {found}", path, _EXPECTED)
     lengths = {name: array.shape[:1] for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"x, y and split differ in length ({lengths})", path, _EXPECTED)
