@@ -54,10 +54,8 @@ def _presets() -> dict[str, dict[str, Any]]:
 
 FLAGS = (
     shared("dataset", "data_dir", "split", "download", "image_size", "rotations", "augment")
-    | shared("way", "shot", "query", "backbone", "filters", "norm")
+    | shared("way", "shot", "query", "backbone", "filters", "drop_block", "global_pool", "norm")
     | {
-        "drop_block": Flag("float", 0.0, "share of resnet12's values that DropBlock drops while training"),
-        "global_pool": Flag("boolean", False, "average resnet12's features over space (640, not 16,000)"),
         "normalise_features": Flag("boolean", False, "divide features by the root of their number"),
         "horizon": Flag("float", 1.0, "initial horizon T; inf, with --ridge, adapts to the equilibrium"),
         "learn_horizon": Flag("boolean", True, "learn T; --nolearn_horizon keeps it (Fig. 5, right)"),
@@ -94,6 +92,8 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     from experiments.tasks import stray as stray_tasks
 
     reasons = stray_tasks(settings)
+    if settings.eval_only:
+        reasons["seed"] = "what is evaluated is learned, and the test's tasks are fixed"
     if settings.solver != "euler":
         reasons["step_size"] = "only --solver=euler has a fixed step"
     else:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
@@ -22,12 +24,16 @@ class UsageError(Exception):
 
 
 class Flag(NamedTuple):
-    """One flag: `kind` is string, integer, float, boolean or enum (with `choices`)."""
+    """One flag: `kind` is string, integer, float, boolean or enum (with `choices`).
+
+    `meanings` explains choices, in `--help` only those that an entry point leaves.
+    """
 
     kind: str
     default: Any
     help: str
     choices: tuple[str, ...] = ()
+    meanings: Mapping[str, str] = MappingProxyType({})
 
 
 class Experiment(NamedTuple):
@@ -52,7 +58,18 @@ DATASETS = (
 
 SHARED = {
     "algorithm": Flag("enum", None, "the algorithm"),
-    "dataset": Flag("enum", "glyphs", "where tasks come from; glyphs (and sinusoid) need no data", DATASETS),
+    "dataset": Flag(
+        "enum",
+        "glyphs",
+        "where tasks come from",
+        DATASETS,
+        {
+            "glyphs": "characters of random strokes, made on the fly",
+            "sinusoid": "sine waves, made on the fly",
+            "folder": "your images, class folders",
+            "features": "your vectors, .npz",
+        },
+    ),
     "data_dir": Flag("string", None, "the dataset's folder or its parent; before JMETA_DATA"),
     "way": Flag("integer", 5, "classes of an episode"),
     "shot": Flag("integer", 1, "support examples of a class"),
@@ -70,16 +87,25 @@ SHARED = {
     "norm": Flag(
         "enum",
         "batch",
-        "batch-norm statistics: of the batch itself, transductive (batch); of the support set (support); "
-        "running averages at test (running); running averages of each inner step (per_step)",
+        "batch-norm statistics",
         ("batch", "support", "running", "per_step"),
+        {
+            "batch": "of the batch itself, also at test (transductive)",
+            "support": "of the support set",
+            "running": "running averages at test",
+            "per_step": "running averages of each inner step",
+        },
     ),
     "image_size": Flag("integer", None, "height and width of images [the dataset's usual size]"),
     "seed": Flag("integer", 0, "seed of initial parameters and training episodes"),
     "num_seeds": Flag("integer", 1, "seeds trained side by side, --seed and those after it"),
     "init_from": Flag("string", None, "start from the learned parameters of this workdir"),
     "eval_only": Flag("boolean", False, "evaluate --init_from and train nothing"),
-    "max_minutes": Flag("float", None, "stop in good order, with a checkpoint, after so many minutes"),
+    "max_minutes": Flag(
+        "float",
+        None,
+        "stop training in good order so many minutes after the start, then test what was learned",
+    ),
     "workdir": Flag("string", None, "where the run is written [runs/<experiment>/<hash of its identity>]"),
     "preset": Flag("string", None, "a published experiment's values, which explicit flags override; or list"),
     "distributed": Flag("boolean", False, "join the processes of a cluster (jax.distributed.initialize)"),
@@ -94,10 +120,13 @@ SHARED = {
     "backbone": Flag(
         "enum",
         None,
-        "the network [conv4; mlp for sinusoid, identity for features]",
+        "the network [conv4; for data that are no images what suits them]",
         ("conv4", "resnet12", "mlp", "identity"),
+        {"identity": "none, for features"},
     ),
     "filters": Flag("integer", 64, "channels of conv4; width of mlp"),
+    "drop_block": Flag("float", 0.0, "share of resnet12's values that DropBlock drops while training"),
+    "global_pool": Flag("boolean", False, "average resnet12's features over space (640, not 16,000)"),
     "optimizer": Flag("enum", "sgd", "outer optimiser; sgd has Nesterov momentum 0.9", ("sgd", "adam")),
     "learning_rate_drops": Flag("string", "", "later learning rates as step:rate,step:rate"),
     "weight_decay": Flag("float", 0.0, "added to the gradient of every array (not of scalars such as log T)"),
@@ -113,7 +142,7 @@ SHARED = {
 # Flags that say where, how long or how often, and change no number.
 _WITHOUT_IDENTITY = {
     "steps", "workdir", "data_dir", "preset", "max_minutes", "checkpoint_every", "log_every", "distributed",
-    "download",
+    "download", "chunk",
 }  # fmt: skip
 
 _DEFINE = {
@@ -148,7 +177,8 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoRetur
         status = _exit_code(error)
         if status is None:
             raise
-        print(f"experiments.{experiment.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        line = in_flags(" ".join(str(error).split()), experiment.flags)
+        print(f"experiments.{experiment.name}: {line}", file=sys.stderr)
         code = status
     sys.stdout.flush()
     sys.exit(code)
@@ -225,13 +255,28 @@ def _check_numbers(settings: SimpleNamespace) -> None:
         raise UsageError("--eval_only needs --init_from=WORKDIR, the run to evaluate")
 
 
+def in_flags(message: str, flags: Iterable[str]) -> str:
+    """The library's message with the arguments that it names written as flags of these names.
+
+    Rewritten are `name=True`, `name=value`, and names that are no words, for their underscore.
+    """
+    for name in flags:
+        whole = r"(?![\w/.-])" if "_" in name else "(?==)"
+        message = re.sub(rf"(?<![\w/.-]){name}(?:=True\b|{whole})", f"--{name}", message)
+    return message
+
+
 def help_text(experiment: Experiment) -> str:
     """Usage, every flag with its choices and default, and the presets."""
     lines = [f"python -m experiments.{experiment.name} [--flags]", "", experiment.summary, "", "Flags:"]
     for name, flag in experiment.flags.items():
         choices = f" ({'|'.join(flag.choices)})" if flag.choices else ""
         default = "" if flag.default in (None, "") else f" [{_shown(flag.default)}]"
+        meanings = [
+            f"{choice}: {flag.meanings[choice]}" for choice in flag.choices if choice in flag.meanings
+        ]
         lines.append(f"  --{name}: {flag.help}{choices}{default}")
+        lines += [f"      {meaning}" for meaning in meanings]
     if experiment.presets:
         lines += ["", "Presets (--preset=list shows their values):"]
         lines += [f"  {name}" for name in experiment.presets]
@@ -255,7 +300,7 @@ def identity(experiment: str, settings: SimpleNamespace) -> dict[str, Any]:
     kept = {name: value for name, value in vars(settings).items() if name not in _WITHOUT_IDENTITY}
     if kept.get("dataset") in ("folder", "features") and settings.data_dir:
         kept["data_dir"] = str(Path(settings.data_dir).resolve())  # here the folder is the data
-    return {"experiment": experiment, **kept}
+    return strict({"experiment": experiment, **kept})
 
 
 def default_workdir(experiment: str, settings: SimpleNamespace) -> Path:
@@ -266,10 +311,19 @@ def default_workdir(experiment: str, settings: SimpleNamespace) -> Path:
     return Path("runs") / experiment / digest.hexdigest()[:12]
 
 
+def strict(value: Any) -> Any:
+    """A value for JSON with "inf", "-inf" or "nan" where it has a float that JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {name: strict(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file whole: under a temporary name, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
     temporary.replace(path)
 
 

@@ -103,7 +103,8 @@ FLAGS = (
     {"algorithm": Flag("enum", "turtle", "what is meta-trained", META_LEARNERS + TRANSFER)}
     | shared("dataset", "data_dir", "split", "download", "image_size", "rotations", "augment",
              dataset="sinusoid")
-    | shared("way", "shot", "query", "backbone", "filters", "norm", shot=5, filters=None)
+    | shared("way", "shot", "query", "backbone", "filters", "drop_block", "global_pool", "norm", shot=5,
+             filters=None)
     | {
         "padded": Flag("boolean", True, "convolve conv4 with zeros outside; the paper's 84x84 runs do not"),
         "hidden_layers": Flag("integer", 5, "hidden layers of TURTLE's network"),

@@ -43,10 +43,8 @@ FLAGS = (
         )
     }
     | shared("dataset", "data_dir", "split", "download", "image_size", "rotations", "augment")
-    | shared("way", "shot", "query", "backbone", "filters", "norm")
+    | shared("way", "shot", "query", "backbone", "filters", "drop_block", "global_pool", "norm")
     | {
-        "drop_block": Flag("float", 0.0, "share of resnet12's values that DropBlock drops while training"),
-        "global_pool": Flag("boolean", False, "average resnet12's features over space (640, not 16,000)"),
         "remat": Flag(
             "enum", "step", "what --order=exact recomputes, for memory independent of the steps",
             ("step", "none"),
@@ -66,6 +64,8 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     from experiments.tasks import stray as stray_tasks
 
     reasons = stray_tasks(settings)
+    if settings.eval_only:
+        reasons["seed"] = "what is evaluated is learned, and the test's tasks are fixed"
     if settings.algorithm == "fomaml":
         reasons["order"] = "fomaml is first order"
     if settings.algorithm == "fomaml" or settings.order != "exact":

@@ -86,10 +86,12 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
         ("label_smoothing", data == "sinusoid", "a regression has no labels"),
         ("filters", network in ("resnet12", "identity"), f"the widths of {network} are fixed"),
         ("drop_block global_pool", network != "resnet12", f"{network} has none"),
+        ("norm", network in ("mlp", "identity"), f"{network} has no batch normalisation"),
         ("normalise_features", network == "identity", "the features are given"),
         ("learning_rate weight_decay clip_norm learning_rate_drops optimizer meta_batch steps max_minutes "
          "eval_every validation_tasks checkpoint_every log_every rotations augment",
          settings.eval_only, "--eval_only trains nothing"),
+        ("validation_tasks", not settings.eval_every, "--eval_every=0 validates nothing"),
     ):  # fmt: skip
         if where:
             reasons |= dict.fromkeys(names.split(), why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,16 @@ def load_whole(workdir: str | Path) -> tuple[Adapter, LearnerState, int | None]:
     if not config.is_file():
         raise FileNotFoundError(f"{directory}: no config.json; expected the workdir of a run of jmeta")
     try:
-        recipe = json.loads(config.read_text())["recipe"]
+        recipe = _with_infinities(json.loads(config.read_text())["recipe"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: damaged, or not of a run of jmeta ({error!r})") from error
     adapter, made = build(recipe)
     checkpoints = Checkpoints.reader(directory / "checkpoints")
     return adapter, checkpoints.restore_best(abstract_state(made, recipe)), recipe.get("seeds")
+
+
+def _with_infinities(value: Any) -> Any:
+    """A recipe from JSON, which has no number for infinity: "inf" stands for it."""
+    if isinstance(value, dict):
+        return {name: _with_infinities(entry) for name, entry in value.items()}
+    return math.inf if value == "inf" else value

@@ -15,10 +15,12 @@ from experiments.common import (
     default_workdir,
     help_text,
     identity,
+    in_flags,
     launch,
     parse,
     parse_drops,
     shared,
+    strict,
     write_json,
 )
 
@@ -95,6 +97,7 @@ def test_the_identity_is_what_changes_the_numbers(tmp_path):
     base = identity("toy", parsed())
     assert base == identity("toy", parsed("--steps=100", "--workdir=w", "--data_dir=d"))
     assert base != identity("toy", parsed("--seed=1"))
+    assert "chunk" not in identity("comln", parse(comln.EXPERIMENT, ["comln", "--chunk=2"]))
     assert base != identity("other", parsed())
     assert default_workdir("toy", parsed("--workdir=w")).name == "w"
     assert default_workdir("toy", parsed()) == default_workdir("toy", parsed("--steps=9"))
@@ -112,6 +115,46 @@ def test_json_is_written_whole(tmp_path):
     write_json(path, {"steps": 2})
     assert json.loads(path.read_text()) == {"steps": 2}
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_json_has_no_infinity(tmp_path):
+    path = tmp_path / "config.json"
+    write_json(path, {"flags": {"horizon": float("inf"), "drops": [(1, float("-inf"))], "ok": True}})
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    assert json.loads(path.read_text(), parse_constant=refuse) == {
+        "flags": {"horizon": "inf", "drops": [[1, "-inf"]], "ok": True}
+    }
+    assert strict(float("nan")) == "nan"
+    settings = parse(comln.EXPERIMENT, ["comln", "--horizon=inf", "--ridge=0.1"])
+    assert identity("comln", settings)["horizon"] == "inf"
+
+
+def test_the_library_speaks_of_arguments_and_an_entry_point_of_flags(capsys):
+    say = lambda message: in_flags(message, comln.FLAGS)  # noqa: E731
+    assert say("with data_dir or JMETA_DATA") == "with --data_dir or JMETA_DATA"
+    assert say("allow the download with download=True") == "allow the download with --download"
+    assert say("lower way or use rotations=True") == "lower way or use --rotations"
+    assert say("image_size is 3, horizon=2.0") == "--image_size is 3, --horizon=2.0"
+    for untouched in ("--data_dir=x", "/tmp/data_dir/x", "log_horizon is nan", "the seed of a split"):
+        assert say(untouched) == untouched
+
+    def run(settings):
+        from jmeta.data.errors import DataError
+
+        raise DataError("no data found", "/x", "name the folder with data_dir")
+
+    assert exit_status(TOY._replace(run=run)) == 2
+    assert "with --data_dir" in capsys.readouterr().err
+
+
+def test_help_explains_the_choices_that_are_left():
+    text = help_text(comln.EXPERIMENT)
+    assert "sinusoid" not in text and "per_step" not in text
+    text = help_text(maml.EXPERIMENT)
+    assert "\n      per_step: running averages of each inner step\n" in text
 
 
 def test_learning_rate_drops():
@@ -172,6 +215,10 @@ def test_data_without_a_published_row_has_none():
         (maml, ["--algorithm=fomaml", "--order=exact"], "order"),
         (maml, ["--dataset=sinusoid", "--way=3"], "way"),
         (maml, ["--remat=none"], "remat"),
+        (maml, ["--dataset=sinusoid", "--norm=running"], "norm"),
+        (comln, ["--dataset=features", "--norm=running"], "norm"),
+        (comln, ["--eval_every=0", "--validation_tasks=9"], "validation_tasks"),
+        (comln, ["--eval_only", "--init_from=w", "--seed=1"], "seed"),
     ],
 )
 def test_a_flag_without_a_meaning_is_an_error(module, arguments, flag):

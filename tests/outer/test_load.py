@@ -1,11 +1,16 @@
 """Learners from plain settings."""
 
+import contextlib
+import json
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmeta.outer.load import build
+from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.load import build, load
 from jmeta.types import Batch, Task
 
 ADAPTERS = {
@@ -40,3 +45,17 @@ def test_labels_are_smoothed_in_training_alone(name):
     measured, reference = (jax.jit(made.evaluate)(state, tasks) for made in (smoothed, plain))
     for metric, value in reference.items():
         np.testing.assert_allclose(measured[metric], value, rtol=1e-6, err_msg=metric)
+
+
+def test_an_infinite_horizon_is_read_back(tmp_path):
+    """JSON has no infinity: the config.json of a run says "inf"."""
+    recipe = _recipe("comln", 0.0) | {"input": {"shape": [5], "dtype": "float32"}}
+    recipe["adapter"] = {**recipe["adapter"], "horizon": "inf", "ridge": 0.1}
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": recipe}))
+    recipe["adapter"]["horizon"] = math.inf
+    state = build(recipe)[1].init(jax.random.key(0), jnp.ones((1, 5), jnp.float32))
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", {})) as checkpoints:
+        checkpoints.save(0, state, {})
+    _, found = load(tmp_path)
+    assert "log_horizon" not in found.meta
+    np.testing.assert_array_equal(found.meta["w0"], state.meta["w0"])
