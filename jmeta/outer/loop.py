@@ -125,7 +125,8 @@ def fit(
       checkpoints: written every `plan.checkpoint_every` steps, at each new best, and at the end.
       log: receives a line every `plan.log_every` steps (means over the steps since the last one and over
         tasks) and every validation.
-      report: `(line, plan.steps) -> None` for each line; by default progress on standard error.
+      report: `(line, plan.steps) -> None` for each line, and for the first dispatch, whose line has
+        `compile_seconds` and is not logged; by default progress on standard error.
       stop: returns a signal's number once it is time to stop; by default SIGINT and SIGTERM are caught.
       mesh: tasks are sharded over its axis `task`, everything else is replicated; across processes every
         process makes the same call. By default the first device.
@@ -161,14 +162,20 @@ def fit(
             state, measured, finite = advance(state, *inputs, np.int32(count))
             measured, finite = jax.device_get((measured, finite))
             seconds = time.monotonic() - begun
-            pace = seconds / count
             check_steps(measured, finite, step, count, checkpoints)
             step += count
             progress = _added(progress, measured, count, seconds)
+            if pace is None:  # a sign of life, and how long compiling took
+                line = _line(step, progress, plan.meta_batch) | {"compile_seconds": compile_seconds}
+                outputs.report(line, plan.steps)
+            pace = seconds / count
             progress = _between(outputs, state, step, progress)
         if checkpoints is not None and checkpoints.latest_step() != step:
             checkpoints.save(step, state, _as_json(progress))
             checkpoints.wait()
+        if reason == "done":  # a signal may have come during the last dispatch or validation
+            _, signal, _ = _agree(0, stopped(), False)
+            reason = "signal" if signal else "done"
     rate = step * plan.meta_batch / progress.seconds if progress.seconds else 0.0
     return Outcome(state, step, reason, signal, progress.best, progress.seconds, compile_seconds, rate)
 

@@ -18,6 +18,8 @@ def progress_text(line: Mapping[str, Any], steps: int) -> str:
     if "tasks_per_second" in line:
         left = line["seconds"] / line["step"] * (steps - line["step"])
         words += [f"{line['tasks_per_second']:.1f} tasks/s", f"left {_clock(left)}"]
+    if "compile_seconds" in line:
+        words.append(f"compiled in {line['compile_seconds']:.1f} s")
     shown = [name for name in ("loss", "accuracy", "horizon", "gradient_norm") if name in line]
     return "  ".join([*words, *(f"{name} {line[name]:.4g}" for name in shown)])
 

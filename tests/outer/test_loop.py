@@ -127,6 +127,28 @@ def test_stopped_and_resumed_is_the_same_run(whole, tmp_path, dispatches):
     assert_same_run((tmp_path, resumed), whole)
 
 
+def test_a_signal_during_the_last_dispatch_is_heard(whole, tmp_path):
+    """The run is complete then; the same call again says so."""
+    plan = PLAN._replace(dispatch_seconds=0)
+    stopped = train(tmp_path, plan, stop=stopper(PLAN.steps))
+    assert (stopped.reason, stopped.signal, stopped.step) == ("signal", signal.SIGTERM, 30)
+    again = train(tmp_path, plan)
+    assert again.reason == "done"
+    assert_same_run((tmp_path, again), whole)
+
+
+def test_the_first_dispatch_is_reported_and_not_logged(tmp_path):
+    """Of each part of a run."""
+    reported = []
+    for steps in (8, 16):
+        plan = PLAN._replace(steps=steps, eval_every=0, dispatch_seconds=100)
+        train(tmp_path, plan, report=lambda line, steps: reported.append(line))
+    first = [line for line in reported if "compile_seconds" in line]
+    assert [line["step"] for line in first] == [1, 9] and all(line["loss"] > 0 for line in first)
+    assert [line["step"] for line in reported] == [1, 6, 8, 9, 12, 16]
+    assert [line["step"] for line in lines(tmp_path)] == [6, 8, 12, 16]
+
+
 def test_a_prolonged_run_is_the_longer_run(whole, tmp_path):
     """Apart from the line and the validation at the end of the shorter one, which stay."""
     train(tmp_path, PLAN._replace(steps=15))
