@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jmeta.types import Array, Batch
+from jmeta.types import Array, Batch, Stream
 
 ABSENT = -1e9  # the logit of a way that the task does not have
 
@@ -62,6 +62,13 @@ def cross_entropy(outputs: Array, batch: Batch, *, smoothing: float = 0.0) -> Ar
     # Absent ways carry the same logit in every row of a task.
     target = smooth_labels(batch.y, outputs[0] > ABSENT / 2, smoothing, outputs.dtype)
     return masked_mean(-(target * jnp.where(target > 0, log_p, 0)).sum(-1), batch.mask)
+
+
+def summed_cross_entropy(outputs: Array, stream: Stream) -> Array:
+    """Sum over time of the cross-entropy of logits [time, way] against the labels `y` [time] of a stream; a
+    scalar in nats (Babu et al. 2021, section 3.4)."""
+    picked = jnp.take_along_axis(jax.nn.log_softmax(outputs), stream.y[:, None], axis=1)[:, 0]
+    return -picked.sum() if stream.mask is None else -jnp.where(stream.mask > 0, picked, 0).sum()
 
 
 def mean_squared_error(outputs: Array, batch: Batch) -> Array:

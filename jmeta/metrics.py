@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jmeta.losses import masked_mean
-from jmeta.types import Array, Batch, Metrics
+from jmeta.types import Array, Batch, Metrics, Stream
 
 
 class Summary(NamedTuple):
@@ -22,6 +23,18 @@ def accuracy(outputs: Array, batch: Batch) -> Metrics:
     """Share of the examples whose largest logit [example, way] is their label [example]: {"accuracy": []}."""
     right = (outputs.argmax(-1) == batch.y).astype(outputs.dtype)
     return {"accuracy": masked_mean(right, batch.mask)}
+
+
+def accuracy_by_shot(outputs: Array, stream: Stream, *, shots: int) -> Metrics:
+    """Accuracy of logits [time, way] on a stream by how often the example's class was presented before.
+
+    {"accuracy_0_shot": [], ..., "accuracy_<shots>_shot": []}: k-shot accuracy is that on the (k+1)-th
+    presentation of a class, whether or not its labels have arrived (Santoro et al. 2016; Babu et al. 2021).
+    """
+    before = jnp.tril(stream.y[None, :] == stream.y[:, None], -1).sum(1)
+    right = (outputs.argmax(-1) == stream.y).astype(outputs.dtype)
+    real = jnp.ones_like(right) if stream.mask is None else stream.mask.astype(right.dtype)
+    return {f"accuracy_{shot}_shot": masked_mean(right, real * (before == shot)) for shot in range(shots + 1)}
 
 
 def squared_error(outputs: Array, batch: Batch) -> Metrics:

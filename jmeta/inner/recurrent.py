@@ -1,0 +1,104 @@
+"""A memory unrolled over a stream by one scan, with rematerialisation and truncated backpropagation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.checks import require_same
+from jmeta.types import Array, Key, Memory, PyTree, Stream
+
+
+def unroll(
+    memory: Memory,
+    params: PyTree,
+    state: PyTree,
+    stream: Stream,
+    *,
+    remat_every: int | None = None,
+    truncate_every: int | None = None,
+    carry: PyTree = None,
+    train: bool = True,
+    key: Key | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Play a memory over a stream.
+
+    Args:
+      memory: the learner; params, state: as its `init` returned them.
+      stream: `x` [time, ...] and `feedback` [time]; `y` is not looked at.
+      remat_every: keep the carry of every so many steps for the reverse pass and recompute the others; None
+        keeps everything.
+      truncate_every: cut the gradient through the carry at every so many steps; None never.
+      carry: where to begin, by default the memory's own start.
+      train: for the memory's `prepare`; key: for its noise.
+
+    Returns:
+      outputs [time, ...] and the last carry, to go on from.
+
+    Raises:
+      ValueError: for periods below 1, or a step whose carry changes its shape.
+    """
+    return unroll_with_state(
+        memory, params, state, stream, remat_every=remat_every, truncate_every=truncate_every, carry=carry,
+        train=train, key=key,
+    )[:2]  # fmt: skip
+
+
+def unroll_with_state(
+    memory: Memory,
+    params: PyTree,
+    state: PyTree,
+    stream: Stream,
+    *,
+    remat_every: int | None = None,
+    truncate_every: int | None = None,
+    carry: PyTree = None,
+    train: bool = True,
+    key: Key | None = None,
+) -> tuple[PyTree, PyTree, PyTree]:
+    """As `unroll`; returns the memory's new state too, (outputs, carry, state)."""
+    for name, period in {"remat_every": remat_every, "truncate_every": truncate_every}.items():
+        if period is not None and period < 1:
+            raise ValueError(f"unroll: {name}={period}; expected at least 1, or None")
+    inputs, state = memory.prepare(
+        params, state, stream.x, stream.feedback, train=train, key=key, mask=stream.mask
+    )
+    carry = memory.carry(params, inputs) if carry is None else carry
+
+    def step(carry: PyTree, indexed: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
+        index, now = indexed
+        if truncate_every is not None:
+            cut = index % truncate_every == 0
+            carry = jax.tree.map(lambda leaf: jnp.where(cut, jax.lax.stop_gradient(leaf), leaf), carry)
+        after, outputs = memory.step(params, carry, now)
+        require_same("unroll: the memory's carry", carry, after)
+        return after, outputs
+
+    time = jax.tree.leaves(inputs)[0].shape[0]
+    indexed = (jnp.arange(time, dtype=jnp.int32), inputs)
+    carry, outputs = _scan(step, carry, indexed, time, remat_every)
+    return outputs, carry, state
+
+
+def _scan(
+    step: Callable[..., Any], carry: PyTree, inputs: PyTree, time: int, remat_every: int | None
+) -> tuple[PyTree, PyTree]:
+    """A scan over time whose reverse pass keeps the carry of every `remat_every` steps."""
+    if remat_every is None:
+        return jax.lax.scan(step, carry, inputs)
+
+    @jax.checkpoint
+    def segment(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        return jax.lax.scan(step, carry, inputs)
+
+    whole = time - time % remat_every
+    parts = jax.tree.map(lambda a: a[:whole].reshape(-1, remat_every, *a.shape[1:]), inputs)
+    carry, outputs = jax.lax.scan(segment, carry, parts)
+    outputs = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), outputs)
+    if whole < time:
+        carry, rest = segment(carry, jax.tree.map(lambda a: a[whole:], inputs))
+        outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
+    return carry, outputs

@@ -1,0 +1,56 @@
+"""Online streams: their order, their labels and when these arrive; accuracy by shot."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jmeta
+from jmeta.data.online_streams import delayed, online
+from jmeta.metrics import accuracy_by_shot
+
+
+def episodes(way=3, shot=2, query=2):
+    """Examples that carry their class and their number."""
+    x = np.stack(np.meshgrid(np.arange(8), np.arange(5), indexing="ij"), -1).reshape(-1, 2)
+    data = jmeta.from_arrays(x.astype(np.float32), x[:, 0])
+    return jmeta.episodes(data, way=way, shot=shot, query=query)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 5])
+def test_a_stream_shows_each_class_as_often_and_its_labels_late(delay):
+    draw = jax.jit(jax.vmap(online(episodes(), delay=delay)))
+    streams = draw(jax.random.split(jax.random.key(0), 50))
+    for x, y, feedback in zip(streams.x, streams.y, streams.feedback):
+        assert np.bincount(y).tolist() == [4, 4, 4]
+        assert len({tuple(row) for row in np.asarray(x).tolist()}) == 12
+        assert all(len(np.unique(x[y == label, 0])) == 1 for label in range(3))
+        assert feedback[:delay].tolist() == [-1] * delay
+        assert feedback[delay:].tolist() == y[: 12 - delay].tolist()
+
+
+def test_the_order_is_uniform():
+    draw = jax.jit(jax.vmap(online(episodes(way=2, shot=1, query=1))))
+    y = np.asarray(draw(jax.random.split(jax.random.key(3), 6000)).y)
+    orders, counts = np.unique(y, axis=0, return_counts=True)
+    assert len(orders) == 6  # of two examples of each of two classes
+    assert ((counts - 1000) ** 2 / 1000).sum() < 20.5  # chi-squared, 5 degrees, p = 0.001
+
+
+def test_a_delay_longer_than_the_stream():
+    assert delayed(jnp.arange(3), 5).tolist() == [-1, -1, -1]
+    with pytest.raises(ValueError, match="delay=0"):
+        online(episodes(), delay=0)
+
+
+def test_accuracy_by_shot_counts_presentations():
+    """The spec's example: right where the flags are 1, by how often the class was shown before."""
+    y = jnp.array([0, 1, 0, 0, 1])
+    right = jnp.array([0, 0, 1, 0, 1])
+    logits = jax.nn.one_hot(jnp.where(right == 1, y, 1 - y), 2)
+    found = accuracy_by_shot(logits, jmeta.Stream(jnp.zeros(5), y, y), shots=2)
+    assert {name: float(value) for name, value in found.items()} == {
+        "accuracy_0_shot": 0.0, "accuracy_1_shot": 1.0, "accuracy_2_shot": 0.0
+    }  # fmt: skip
+    masked = jmeta.Stream(jnp.zeros(5), y, y, jnp.array([1.0, 1, 0, 1, 1]))
+    assert float(accuracy_by_shot(logits, masked, shots=2)["accuracy_1_shot"]) == 1.0

@@ -1,0 +1,164 @@
+"""CL+LSTM against its equations written out, one step after another, with lax convolutions in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+import jmeta
+from jmeta.memory.cl_lstm import cl_lstm
+from jmeta.models.recurrent import gated, lstm_cell
+
+WAY = 3
+
+
+def conv(x, kernel):
+    return lax.conv_general_dilated(
+        x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )[0]
+
+
+def pool(x):
+    return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2, 1), (2, 2, 1), "VALID")
+
+
+def cell(gates, state):
+    size = gates.shape[-1] // 4
+    i, f, g, o = (gates[..., k * size : (k + 1) * size] for k in range(4))
+    state = jax.nn.sigmoid(f) * state + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(state), state
+
+
+def by_hand(params, xs, feedback, skip):
+    """The pseudo-code of the paper's Algorithm 1, in a Python loop."""
+    size = params.cells[0].recurrent.shape[2]
+    shapes = [(xs.shape[1] // 2**layer, xs.shape[2] // 2**layer, size) for layer in range(4)]
+    state = [(jnp.zeros(shape), jnp.zeros(shape)) for shape in shapes]
+    hidden = params.lstm.recurrent.shape[0]
+    last, logits = (jnp.zeros(hidden), jnp.zeros(hidden)), []
+    for x, label in zip(xs, feedback):
+        onehot = (jnp.arange(WAY) == label).astype(x.dtype)  # nothing for -1
+        seen, pooled = x, []
+        for layer in range(4):
+            weights, labels = params.cells[layer], params.labels[layer]
+            gates = (
+                conv(seen, weights.inputs)
+                + conv(state[layer][0], weights.recurrent)
+                + weights.bias[None, None]
+            )
+            if labels is not None:
+                gates += conv(jnp.broadcast_to(onehot[None, None], (*seen.shape[:2], WAY)), labels)
+            state[layer] = cell(gates, state[layer][1])
+            pooled.append(pool(state[layer][0]))
+            seen = pooled[-1]
+            if layer == 2 and skip == "add":
+                seen = seen + pool(pooled[1])
+            if layer == 2 and skip == "concat":
+                seen = jnp.concatenate([seen, pool(pooled[1])], -1)
+        features = jnp.concatenate([state[3][0].reshape(-1), onehot])
+        gates = features @ params.lstm.inputs + last[0] @ params.lstm.recurrent + params.lstm.bias
+        last = cell(gates, last[1])
+        logits.append(last[0] @ params.head + params.bias)
+    return jnp.stack(logits)
+
+
+def stream(time=6, size=9, delay=1):
+    x = jax.random.normal(jax.random.key(1), (time, size, size, 2), jnp.float64)
+    y = jax.random.randint(jax.random.key(2), (time,), 0, WAY)
+    feedback = jnp.concatenate([jnp.full(delay, -1), y[: time - delay]])
+    return jmeta.Stream(x, y, feedback)
+
+
+def start(**options):
+    memory = cl_lstm(WAY, filters=4, hidden=5, **options)
+    return memory, jax.jit(memory.init)(jax.random.key(0), stream().x)[0]
+
+
+@pytest.mark.parametrize(("inject", "skip"), [("first", "add"), ("all", "concat")])
+def test_equals_the_python_loop_in_values_and_gradients(inject, skip):
+    memory, params = start(inject=inject, skip=skip)
+    data = stream(time=3)
+
+    def ours(params):
+        outputs, _ = jmeta.unroll(memory, params, {}, data, remat_every=2)
+        return memory.loss(outputs, data), outputs
+
+    def theirs(params):
+        outputs = by_hand(params, data.x, data.feedback, skip)
+        log_p = outputs - jax.scipy.special.logsumexp(outputs, axis=1, keepdims=True)
+        return -log_p[jnp.arange(len(data.y)), data.y].sum(), outputs
+
+    (value, outputs), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))(params)
+    (expected, reference), slopes = jax.jit(jax.value_and_grad(theirs, has_aux=True))(params)
+    np.testing.assert_allclose(outputs, reference, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(value, expected, rtol=1e-10)
+    for mine, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(slopes), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-10)
+        assert np.abs(other).max() > 0
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_nothing_leaks_before_it_has_arrived(delay):
+    """A changed label changes no prediction before it arrives, a changed image none before it is shown."""
+    memory, params = start()
+    base = stream(delay=delay)
+    play = jax.jit(lambda s: jmeta.unroll(memory, params, {}, s)[0])
+    outputs = play(base)
+    assert (base.feedback[:delay] == -1).all()
+    for step in range(6):
+        y = base.y.at[step].add(1) % WAY
+        changed = play(base._replace(y=y, feedback=jnp.concatenate([jnp.full(delay, -1), y[: 6 - delay]])))
+        arrived = step + delay
+        assert (changed[:arrived] == outputs[:arrived]).all()
+        if arrived < 6:
+            assert (changed[arrived] != outputs[arrived]).any()
+        shown = play(base._replace(x=base.x.at[step].add(1.0)))
+        assert (shown[:step] == outputs[:step]).all() and (shown[step] != outputs[step]).any()
+
+
+def test_parameters_and_states_have_the_papers_sizes():
+    memory = cl_lstm(5)
+    x = jnp.zeros((2, 28, 28, 1), jnp.float32)
+    params, _ = jax.jit(memory.init)(jax.random.key(0), x)
+    size = lambda tree: ravel_pytree(tree)[0].size  # noqa: E731
+    assert size(params) == 1_906_437
+    kernels = [size((c.inputs, c.recurrent, k)) for c, k in zip(params.cells, params.labels)]
+    assert kernels == [161_280, 294_912, 294_912, 294_912]
+    assert size(params.lstm) - 1024 == 857_088 and size((params.head, params.bias)) == 1_285
+    carry = jax.eval_shape(
+        lambda: memory.carry(params, memory.prepare(params, {}, x, jnp.array([-1, 0]), train=True)[0])
+    )
+    assert [output.shape for output, _ in carry.layers] == [
+        (28, 28, 64), (14, 14, 64), (7, 7, 64), (3, 3, 64)
+    ]  # fmt: skip
+    assert carry.lstm[0].shape == (256,)
+    wide = jax.eval_shape(cl_lstm(5, skip="concat").init, jax.random.key(0), x)[0]
+    assert 2.04e6 < sum(leaf.size for leaf in jax.tree.leaves(wide)) < 2.06e6
+
+
+def test_a_cell_from_rest_is_the_closed_form():
+    gates = jax.random.normal(jax.random.key(0), (7, 12))
+    output, _ = gated(gates, jnp.zeros((7, 3)))
+    i, _, g, o = jnp.split(gates, 4, -1)
+    expected = jax.nn.sigmoid(o) * jnp.tanh(jax.nn.sigmoid(i) * jnp.tanh(g))
+    np.testing.assert_allclose(output, expected, rtol=1e-12)
+
+
+def test_recurrent_kernels_start_orthogonal_and_forget_gates_open():
+    weights = lstm_cell(jax.random.key(0), 4, 6, jnp.float64)
+    for kernel in jnp.split(weights.recurrent, 4, 1):
+        np.testing.assert_allclose(kernel.T @ kernel, jnp.eye(6), atol=1e-6)
+    assert weights.bias.tolist() == [0.0] * 6 + [1.0] * 6 + [0.0] * 12
+
+
+@pytest.mark.parametrize("make", [lambda: cl_lstm(5, inject="second"), lambda: cl_lstm(5, skip="twice")])
+def test_unknown_settings(make):
+    with pytest.raises(ValueError, match="expected one of"):
+        make()
+
+
+def test_small_images_are_refused():
+    with pytest.raises(ValueError, match="at least 8x8"):
+        cl_lstm(5).init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)))
