@@ -41,6 +41,13 @@ def check_step(
 
     outputs = _abstractly("the adapter cannot play the task", outputs_of, meta, model_state, task)
     _check_labels(outputs, task)
+    check_objective(objective, meta, model_state, task)
+
+
+def check_objective(objective: Callable[..., tuple], meta: PyTree, model_state: PyTree, task: PyTree) -> None:
+    """Raise ValueError in one sentence where the loss of a task or stream, its metrics or the model state do
+    not fit; nothing is computed."""
+    key = jax.random.key(0)
     loss, (state, metrics) = _abstractly(
         "the loss or the metrics fail", objective, meta, model_state, task, key
     )

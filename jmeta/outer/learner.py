@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jmeta.outer.check import check_step
+from jmeta.inner.recurrent import unroll_with_state
+from jmeta.outer.check import check_objective, check_step
 from jmeta.outer.play import adapt_and_predict
 from jmeta.types import (
     Adapter,
@@ -20,9 +21,11 @@ from jmeta.types import (
     Key,
     Learner,
     LearnerState,
+    Memory,
     Metrics,
     Model,
     PyTree,
+    Stream,
     Task,
 )
 
@@ -65,23 +68,52 @@ def play(
     return objective
 
 
+def recall(
+    memory: Memory,
+    loss: Callable[[PyTree, Stream], Array],
+    metrics: Callable[[PyTree, Stream], Metrics] | None,
+    *,
+    train: bool,
+    remat_every: int | None,
+    truncate_every: int | None,
+) -> Objective:
+    """One stream from first to last step: `(meta, state, stream, key) -> (loss, (state, metrics))`."""
+
+    def objective(
+        meta: PyTree, state: PyTree, stream: Stream, key: Key
+    ) -> tuple[Array, tuple[PyTree, Metrics]]:
+        outputs, _, state = unroll_with_state(
+            memory, meta, state, stream, remat_every=remat_every, truncate_every=truncate_every, train=train,
+            key=key if train else None,
+        )  # fmt: skip
+        value = loss(outputs, stream)
+        measured = metrics(outputs, stream) if metrics else {}
+        return value, (state, {"loss": value, **measured})
+
+    return objective
+
+
 def learner(
-    adapter: Adapter | Model,
-    loss: Callable[[PyTree, Batch], Array],
+    adapter: Adapter | Memory | Model,
+    loss: Callable[[PyTree, Any], Array] | None,
     tx: optax.GradientTransformation,
     *,
-    metrics: Callable[[PyTree, Batch], Metrics] | None = None,
-    test_loss: Callable[[PyTree, Batch], Array] | None = None,
+    metrics: Callable[[PyTree, Any], Metrics] | None = None,
+    test_loss: Callable[[PyTree, Any], Array] | None = None,
     task_grad: Callable[..., Any] | None = None,
     reduce: Literal["mean", "sum"] = "mean",
     mesh: Mesh | None = None,
     chunk: int | None = None,
+    remat_every: int | None = None,
+    truncate_every: int | None = None,
 ) -> Learner:
-    """The outer loop around an adapter or a plain model.
+    """The outer loop around an adapter, a memory or a plain model.
 
     Args:
-      adapter: what adapts to a task; a `Model` is trained on the query sets as it is.
-      loss: `(outputs, query Batch) -> scalar`, the outer objective of one task.
+      adapter: what adapts to a task; a `Model` is trained on the query sets as it is; of a `Memory` the tasks
+        are streams.
+      loss: `(outputs, query Batch) -> scalar`, the outer objective of one task; of a memory `(outputs,
+        Stream) -> scalar`, by default its own.
       tx: the outer optimiser, any optax transformation.
       metrics: `(outputs, query Batch) -> {name: scalar}`, reported beside the loss.
       test_loss: the loss that `evaluate` reports where it is not `loss`, which may smooth labels, say.
@@ -91,34 +123,45 @@ def learner(
       reduce: "mean" or "sum" of the task losses.
       mesh: shard the tasks over the axis `task` of this mesh (`jmeta.task_mesh()`).
       chunk: play so many tasks at a time, in sequence, to bound memory; equal numbers.
+      remat_every, truncate_every: of a memory, see `jmeta.unroll`.
 
     Returns:
-      `Learner`: `init(key, x)` with example inputs [example, ...] or, to have the whole step checked, a
-      Task; `step(state, tasks)` and `evaluate(state, tasks, first=0)` with a leading task axis. Metrics are
-      per task, [task]; a step adds the scalar `gradient_norm`. A batch of tasks that does not divide over the
-      devices or chunks is padded with tasks of weight 0.
+      `Learner`: `init(key, x)` with example inputs [example, ...] or, to have the whole step checked, a Task
+      or Stream; `step(state, tasks)` and `evaluate(state, tasks, first=0)` with a leading task axis. Metrics
+      are per task, [task]; a step adds the scalar `gradient_norm`. A batch of tasks that does not divide over
+      the devices or chunks is padded with tasks of weight 0.
 
     Raises:
       TypeError, ValueError: for an unknown adapter, `reduce`, `chunk`, or a step that does not fit together.
     """
     if isinstance(adapter, Model):
         adapter = as_adapter(adapter)
-    if not isinstance(adapter, Adapter):
-        raise TypeError(f"learner: got {type(adapter).__name__}; expected an Adapter or a Model")
+    if not isinstance(adapter, Adapter | Memory):
+        raise TypeError(f"learner: got {type(adapter).__name__}; expected an Adapter, a Memory or a Model")
     if reduce not in ("mean", "sum"):
         raise ValueError(f"learner: reduce={reduce!r}; expected 'mean' or 'sum'")
     devices = 1 if mesh is None else mesh.shape["task"]
     if chunk is not None and (chunk < 1 or chunk % devices):
         raise ValueError(f"learner: chunk={chunk}; expected a positive multiple of the {devices} device(s)")
-    training = play(adapter, loss, metrics, train=True)
-    testing = play(adapter, test_loss or loss, metrics, train=False)
+    if isinstance(adapter, Memory):
+        periods = {"remat_every": remat_every, "truncate_every": truncate_every}
+        loss = loss or adapter.loss
+        training = recall(adapter, loss, metrics, train=True, **periods)
+        testing = recall(adapter, test_loss or loss, metrics, train=False, **periods)
+    elif loss is None or remat_every or truncate_every:
+        raise ValueError("learner: an adapter needs a loss and has no stream to rematerialise or to truncate")
+    else:
+        training = play(adapter, loss, metrics, train=True)
+        testing = play(adapter, test_loss or loss, metrics, train=False)
 
     def init(key: Key, x: PyTree) -> LearnerState:
         key_init, key_run = jax.random.split(key)
-        example = x.support.x if isinstance(x, Task) else x
+        example = x.support.x if isinstance(x, Task) else x.x if isinstance(x, Stream) else x
         meta, model_state = adapter.init(key_init, example)
-        if isinstance(x, Task):
+        if isinstance(x, Task) and isinstance(adapter, Adapter):
             check_step(adapter, training, meta, model_state, x)
+        if isinstance(x, Stream):
+            check_objective(training, meta, model_state, x)
         return LearnerState(jnp.zeros((), jnp.int32), meta, model_state, tx.init(meta), key_run)
 
     def gradient(
