@@ -38,10 +38,10 @@ def _presets() -> dict[str, dict[str, Any]]:
         presets[f"table5_{shot}shot"] = PAPER | row | {"learning_rate_drops": "", "eval_every": 200}
     for shot in (1, 5):
         presets[f"cifar_fs_{shot}shot"] = PAPER | {"dataset": "cifar_fs", "backbone": "conv4", "shot": shot}
-        drops = "1500:0.02,2200:0.004" if shot == 1 else "700:0.02,1000:0.004"
+        drops = "1500:0.02,2200:0.004" if shot == 1 else "1400:0.02,2000:0.004"
         presets[f"omniglot_{shot}shot"] = {
             "dataset": "omniglot", "split": "lake", "rotations": True, "shot": shot, "query": 5,
-            "steps": 2600 if shot == 1 else 1200, "learning_rate_drops": drops, "weight_decay": 5e-4,
+            "steps": 2600 if shot == 1 else 2400, "learning_rate_drops": drops, "weight_decay": 5e-4,
             "eval_every": 200, "checkpoint_every": 200,
         }  # fmt: skip
     presets["demo"] = {
