@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common import UsageError, default_workdir, identity, write_json
+from experiments.common import UsageError, default_workdir, identity, strict, write_json
 from jmeta.data.source import Dataset
 from jmeta.metrics import summarise
 from jmeta.outer.checkpoint import Checkpoints
@@ -58,6 +60,7 @@ class Composition(NamedTuple):
 
 def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace], Composition]) -> int:
     """Run an experiment to its results.json, or as far as its budget or a signal lets it; the exit status."""
+    begun = time.monotonic()
     workdir, identified = default_workdir(name, settings), identity(name, settings)
     with _usage_errors():
         _set_up(settings)
@@ -73,7 +76,10 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
         adapter, learner = build(made.recipe, mesh)
         made = made._replace(**_placed(made, mesh))
         state = _initial_state(learner, made, settings, mesh)
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
+    around = {"git commit": _git_commit()}
+    with contextlib.closing(
+        Checkpoints(workdir / "checkpoints", identified, surroundings=around)
+    ) as checkpoints:
         checkpoints.check_identity()
         if jax.process_index() == 0:
             write_json(workdir / "config.json", _config(settings, identified, made))
@@ -81,7 +87,8 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
             outcome = Outcome(state, 0, "done", None, None, 0.0, 0.0, 0.0)
             checkpoints.save(0, state, {})
         else:
-            outcome = _train(learner, made, settings, state, checkpoints, workdir, mesh)
+            limit = begun + 60 * (math.inf if settings.max_minutes is None else settings.max_minutes)
+            outcome = _train(learner, made, settings, state, checkpoints, workdir, mesh, limit)
         if outcome.reason == "signal":
             _say(f"stopped at step {outcome.step}; the same command goes on from {workdir}")
             return 128 + outcome.signal
@@ -89,7 +96,7 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
     values = _test(learner, state, made, settings)
     if jax.process_index() == 0:
         local = _on_host(take_seed(state, 0) if "seeds" in made.recipe else state)
-        results = _results(name, settings, outcome, values, made, local)
+        results = strict(_results(name, settings, outcome, values, made, local))
         _write_arrays(workdir / "eval.npz", values)
         try:
             _write_figures(adapter, local, made, workdir)
@@ -109,6 +116,7 @@ def _train(
     checkpoints: Checkpoints,
     workdir: Path,
     mesh: jax.sharding.Mesh,
+    deadline: float,
 ) -> Outcome:
     resumed = checkpoints.latest_step()
     if resumed is not None and resumed > settings.steps:
@@ -133,7 +141,7 @@ def _train(
         log_every=settings.log_every,
         eval_every=settings.eval_every if made.validation else 0,
         checkpoint_every=settings.checkpoint_every,
-        max_minutes=settings.max_minutes,
+        deadline=deadline,
     )
     with contextlib.closing(MetricsLog(workdir)) as log:
         return fit(
@@ -238,11 +246,25 @@ def _check_fits(origin: str, ours: PyTree, theirs: PyTree) -> None:
 
 @contextlib.contextmanager
 def _usage_errors() -> Iterator[None]:
-    """While a run is composed, what the library calls wrong is wrong in the flags."""
+    """While a run is composed, what the library calls wrong is wrong in the flags, or in a file they name.
+
+    Data that do not fit a network are refused by flax or jax, so their ValueErrors count too; but they may be
+    bugs, so that the line says where they come from.
+    """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise UsageError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(f"{error}{_foreign_origin(error)}") from error
+
+
+def _foreign_origin(error: BaseException) -> str:
+    """The line that raised it, where that is neither jmeta's nor of the experiments."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    ours = module.partition(".")[0] in ("jmeta", "experiments", "__main__")
+    return "" if ours else f" (raised by {module}, line {line})"
 
 
 def _finished(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str, Any] | None:

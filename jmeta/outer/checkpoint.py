@@ -16,7 +16,7 @@ from jmeta.outer.seeds import choose_seeds
 from jmeta.types import LearnerState, PyTree
 
 Meta = dict[str, Any]
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint")
+_PACKAGES = ("jmeta", "jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint")
 
 
 class CheckpointError(ValueError):
@@ -37,6 +37,7 @@ class Checkpoints:
     Args:
       directory: made if missing.
       identity: the settings that change the run's numbers, by name; plain values.
+      surroundings: what else a change of is worth a warning, such as the code's commit; plain values.
       say: is called with one line for people (warnings, where a run goes on), by default on standard error.
     """
 
@@ -45,10 +46,12 @@ class Checkpoints:
         directory: str | Path,
         identity: Mapping[str, Any],
         *,
+        surroundings: Mapping[str, Any] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
         self.identity: Meta | None = json.loads(json.dumps(identity))
+        self._surroundings: Meta = dict(surroundings or {})
         self._say = say or _to_standard_error
         self._manager = _manager(self.directory, writes=True)
 
@@ -57,7 +60,7 @@ class Checkpoints:
         """The checkpoints of a run of any identity, to read; FileNotFoundError where there are none."""
         self = cls.__new__(cls)
         self.directory, self.identity = Path(directory).absolute(), None
-        self._say = _to_standard_error
+        self._surroundings, self._say = {}, _to_standard_error
         if not self.directory.is_dir():
             raise FileNotFoundError(
                 f"{directory}: no checkpoints; expected the checkpoints of a run of jmeta"
@@ -88,10 +91,10 @@ class Checkpoints:
                 f"{self.directory} holds checkpoints of another run: {'; '.join(differing)}; "
                 "give its settings or another directory"
             )
-        for name, version in _surroundings().items():
-            before = meta["surroundings"].get(name)
-            if version != before:
-                self._say(f"{self.directory}: written with {name} {before}, this is {name} {version}")
+        before = meta["surroundings"]
+        for name, version in self._around().items():
+            if name in before and version != before[name]:
+                self._say(f"{self.directory}: written with {name} {before[name]}, this is {name} {version}")
 
     def save(self, step: int, state: LearnerState, meta: Mapping[str, Any]) -> None:
         """Write a checkpoint in the background; `state` may be donated as soon as this returns.
@@ -102,7 +105,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         best = best_steps(meta.get("best"))
-        meta = {"identity": self.identity, "surroundings": _surroundings(), **meta}
+        meta = {"identity": self.identity, "surroundings": self._around(), **meta}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=parts, metrics={"best": best})
 
@@ -169,6 +172,9 @@ class Checkpoints:
         """Finish writing."""
         self._manager.close()
 
+    def _around(self) -> Meta:
+        return {**_surroundings(), **self._surroundings}
+
     def _steps(self) -> list[int]:
         self.wait()
         return sorted(self._manager.all_steps(), reverse=True)
@@ -234,8 +240,15 @@ def _placed(target: PyTree) -> PyTree:
 
 def _surroundings() -> Meta:
     """What may change between the parts of a run and can change its last bits."""
-    versions = {package: metadata.version(package) for package in _PACKAGES}
+    versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "platform": jax.default_backend(), "device count": jax.device_count()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # jmeta in a checkout that is not installed
+        return None
 
 
 def _first_line(error: Exception) -> str:

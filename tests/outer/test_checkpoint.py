@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what is refused, what survives damage."""
 
+import contextlib
 import shutil
 
 import jax
@@ -115,6 +116,21 @@ def test_another_version_only_warns(opened, said, monkeypatch):
         save(opened(), 1)
     opened().check_identity()
     assert any("written with jax 0.1, this is jax" in line for line in said)
+
+
+def test_another_commit_only_warns(tmp_path):
+    said = []
+
+    def checkpoints(**surroundings):
+        made = Checkpoints(tmp_path, IDENTITY, say=said.append, surroundings=surroundings)
+        return contextlib.closing(made)
+
+    with checkpoints(commit="a1") as made:
+        save(made, 1)
+    for commit in ("a1", "b2"):
+        with checkpoints(commit=commit, other="unknown then") as made:
+            made.check_identity()
+    assert said == [f"{tmp_path}: written with commit a1, this is commit b2"]
 
 
 def cut(path):
