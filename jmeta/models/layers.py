@@ -9,7 +9,7 @@ copies of the input with the weights, its derivatives of every order are matrix 
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,15 @@ from jmeta.types import Array
 
 Weights = Literal["shared", "per_task"]
 Primitive = Literal["matmul", "lax"]
-Initialise = Literal["lecun_normal", "uniform"]
+Initialise = Literal["lecun_normal", "uniform", "he_normal", "glorot_uniform"]
 
 DECAY = 0.9  # of the running averages (COMLN App. E.5)
 EPSILON = 1e-5
 
 
 def kernel_initialiser(name: Initialise) -> nn.initializers.Initializer:
-    """Where kernels start: "lecun_normal" (flax), or "uniform" within 1/sqrt(fan in) (PyTorch).
+    """Where kernels start: "lecun_normal" (flax), "uniform" within 1/sqrt(fan in) (PyTorch), "he_normal" of
+    deviation sqrt(2 / fan in), or "glorot_uniform" (Xavier).
 
     Raises ValueError for another name.
     """
@@ -35,7 +36,12 @@ def kernel_initialiser(name: Initialise) -> nn.initializers.Initializer:
         return nn.initializers.lecun_normal()
     if name == "uniform":
         return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    raise ValueError(f"initialise is {name!r}; choose 'lecun_normal' or 'uniform'")
+    if name == "he_normal":
+        return nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+    if name == "glorot_uniform":
+        return nn.initializers.glorot_uniform()
+    choices = ", ".join(map(repr, get_args(Initialise)))
+    raise ValueError(f"initialise is {name!r}; choose one of {choices}")
 
 
 def convolution_primitive(weights: Weights, backend: str | None = None) -> Primitive:

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jmeta.models.bridge import from_linen, from_pair
 from jmeta.models.layers import Initialise, kernel_initialiser
-from jmeta.types import Array, Model
+from jmeta.types import Array, Model, PyTree
 
 
 class _MLP(nn.Module):
@@ -46,6 +46,21 @@ def mlp(
     hidden layer by the square root of its width; `initialise`: see `jmeta.models.layers.kernel_initialiser`.
     """
     return from_linen(_MLP(tuple(widths), outputs, activation, normalise_features, initialise))
+
+
+def after_first_layer(
+    params: PyTree, products: Array, *, activation: Callable[[Array], Array] = nn.relu
+) -> Array:
+    """What an `mlp` with an output layer makes of the products of inputs and first kernel, [example, unit].
+
+    `params` are the network's; the first kernel itself, params["dense_0"]["kernel"], is not looked at.
+    Returns [example, outputs].
+    """
+    x = activation(products + params["dense_0"]["bias"][None])
+    for layer in range(1, len(params) - 1):
+        dense = params[f"dense_{layer}"]
+        x = activation(x @ dense["kernel"] + dense["bias"][None])
+    return x @ params["head"]["kernel"] + params["head"]["bias"][None]
 
 
 def identity() -> Model:

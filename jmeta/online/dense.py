@@ -1,0 +1,98 @@
+"""Looking ahead with a network whose first layer is dense, without ever stepping its kernel.
+
+Nearly all weights of a small network on images are in the first kernel W, and a look-ahead of one example at
+a time would read and write all of them many times for every example. But the network sees W only through the
+products x W, and each example's gradient of W is an outer product x_k d_k', so that after i steps
+
+    x_q W_i = x_q W - sum_(k <= i) ((x_q * x_k) R) * d_k        with the rates R of W
+    sum_i G_i = X' sum_i D_i
+    sum_i G_i * S_i = sum_(k, q) (x_q * x_k) (d_k * E_kq)'      with E_k = sum_(i >= k) D_i
+
+where D_i are the judging loss' derivatives in the products. All of W's part is four matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.online.meta_replay import Ahead, LookAhead, MetaLoss
+from jmeta.online.state import descend, examples_of
+from jmeta.types import Array, Batch, PyTree
+
+
+def dense_look_ahead(
+    after: Callable[[PyTree, Array], Array],
+    loss: Callable[[Array, Batch], Array],
+    *,
+    layer: str = "dense_0",
+    kernel: str = "kernel",
+) -> Ahead:
+    """`jmeta.online.meta_replay.look_ahead` in the form above; the same numbers but for rounding.
+
+    Args:
+      after: `(params, products) -> outputs`, what the network makes of the products of its inputs [example,
+        input] and its first kernel, without looking at that kernel (`jmeta.models.mlp.after_first_layer`).
+      loss: `loss(outputs, batch) -> scalar`.
+      layer, kernel: where in the parameters the first kernel [input, unit] is.
+
+    Returns:
+      The function; the batch that it judges must end with the examples of the batch that it steps on.
+    """
+
+    def split(tree: PyTree) -> tuple[Array, PyTree]:
+        rest = {name: part for name, part in tree[layer].items() if name != kernel}
+        return tree[layer][kernel], {**tree, layer: rest}
+
+    def joined(first: Array, rest: PyTree) -> PyTree:
+        return {**rest, layer: {kernel: first, **rest[layer]}}
+
+    def measure(rest: PyTree, products: Array, batch: Batch) -> Array:
+        return loss(after(rest, products), batch)
+
+    def ahead(
+        params: PyTree, rates: PyTree, batch: Batch, judged: Batch, meta_loss: MetaLoss = "mean"
+    ) -> LookAhead:
+        (first, rest), (first_rates, rest_rates) = split(params), split(rates)
+        steps, number = batch.y.shape[0], judged.y.shape[0]
+        pairs = (batch.x[:, None] * judged.x[None]).reshape(steps * number, -1)
+        products = judged.x @ first
+        shifts = (pairs @ first_rates).reshape(steps, number, -1)
+        zeros = jax.tree.map(jnp.zeros_like, rest)
+
+        def inner(carry: tuple, inputs: tuple) -> tuple[tuple, tuple[Array, Array]]:
+            fast, total, products = carry
+            example, index, shift = inputs
+            own = jax.lax.dynamic_slice_in_dim(products, number - steps + index, 1)
+            value, (grads, slope) = jax.value_and_grad(measure, argnums=(0, 1))(fast, own, example)
+            total = jax.tree.map(jnp.add, total, grads)
+            return (descend(fast, rest_rates, grads), total, products - shift * slope), (value, slope[0])
+
+        def judge(carry: tuple, sums: tuple[PyTree, PyTree]) -> tuple[tuple[PyTree, PyTree], Array]:
+            fast, total, products = carry
+            grads, slopes = jax.grad(measure, argnums=(0, 1))(fast, products, judged)
+            added = jax.tree.map(jnp.add, sums[0], grads)
+            return (added, jax.tree.map(lambda s, g, t: s - g * t, sums[1], grads, total)), slopes
+
+        def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple[Array, Array, Array]]:
+            moved, (value, slope) = inner(carry[0], inputs)
+            sums, slopes = judge(moved, carry[1])
+            return (moved, sums), (value, slope, slopes)
+
+        inputs = (examples_of(batch), jnp.arange(steps), shifts)
+        begin = (rest, zeros, products)
+        if meta_loss == "mean":
+            (_, sums), (values, slopes, outer) = jax.lax.scan(step, (begin, (zeros, zeros)), inputs)
+            sums, outer = jax.tree.map(lambda leaf: leaf / steps, (sums, outer))
+            later = jnp.cumsum(outer[::-1], axis=0)[::-1]  # E_k
+        else:
+            moved, (values, slopes) = jax.lax.scan(inner, begin, inputs)
+            sums, last = judge(moved, (zeros, zeros))
+            later = jnp.broadcast_to(last[None], (steps, *last.shape))
+        first_grads = judged.x.T @ later[0]
+        first_rate_grads = -pairs.T @ (slopes[:, None] * later).reshape(steps * number, -1)
+        return LookAhead(joined(first_grads, sums[0]), joined(first_rate_grads, sums[1]), values.mean())
+
+    return ahead

@@ -1,0 +1,66 @@
+"""La-MAML: a learning rate for every weight, learned by looking ahead (Gupta et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.online.meta_replay import Ahead, MetaLoss, meta_replay
+from jmeta.online.state import descend
+from jmeta.types import Array, Batch, Model, Online, PyTree
+
+
+def la_maml(
+    model: Model,
+    loss: Callable[[PyTree, Batch], Array],
+    *,
+    initial_rate: float = 0.15,
+    rate_learning_rate: float = 0.3,
+    learning_rate: float | None = None,
+    glances: int = 5,
+    capacity: int = 200,
+    replay: int = 10,
+    clip: float | None = 2.0,
+    meta_loss: MetaLoss = "mean",
+    ahead: Ahead | None = None,
+) -> Online:
+    """La-MAML: inner steps with rates max(alpha, 0), the alpha moved first, then the weights.
+
+        alpha <- alpha - rate_learning_rate * clip(dL / d alpha)
+        theta <- theta - max(alpha, 0) * clip(dL / d theta)      asynchronous: with the new alpha
+        theta <- theta - learning_rate * clip(dL / d theta)      synchronous ("Sync La-MAML")
+
+    A rate that is not positive has no gradient, and holds its weight still from then on.
+
+    Args:
+      model, loss: the network and `loss(outputs, batch)`.
+      initial_rate: alpha at first, for every weight.
+      rate_learning_rate: of alpha.
+      learning_rate: of the weights in the synchronous update; None for the asynchronous one.
+      glances, capacity, replay, clip, meta_loss, ahead: see `jmeta.online.meta_replay.meta_replay`.
+
+    Raises:
+      ValueError: for settings that mean nothing.
+    """
+
+    def update(params: PyTree, alpha: PyTree, grads: PyTree, alpha_grads: PyTree) -> tuple[PyTree, PyTree]:
+        alpha = descend(alpha, rate_learning_rate, alpha_grads)
+        rates = jax.tree.map(jax.nn.relu, alpha) if learning_rate is None else learning_rate
+        return descend(params, rates, grads), alpha
+
+    return meta_replay(
+        "la_maml",
+        model,
+        loss,
+        learned=lambda params: jax.tree.map(lambda leaf: jnp.full_like(leaf, initial_rate), params),
+        rates=lambda alpha, params: jax.tree.map(jax.nn.relu, alpha),
+        update=update,
+        glances=glances,
+        capacity=capacity,
+        replay=replay,
+        clip=clip,
+        meta_loss=meta_loss,
+        ahead=ahead,
+    )

@@ -1,0 +1,78 @@
+"""GEM's projection: the closest gradient that does not raise the loss on any task of the past."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.types import Array
+
+
+def project(
+    gradient: Array, past: Array, active: Array, *, margin: Array | float = 0.0, ridge: float = 1e-3
+) -> Array:
+    """The gradient changed by as little as makes its product with every past gradient at least the margin's.
+
+    Solves the dual of eq. 11 of Lopez-Paz & Ranzato (2017), min_v v'(A A' + ridge) v / 2 + (A g)'v over
+    v >= margin with the past gradients as rows of A, and returns g + A'v. Where no product is negative the
+    gradient is returned as it is, whatever the margin, as in the published code.
+
+    Args:
+      gradient: g [parameter].
+      past: A [task, parameter].
+      active: [task] bool, which rows count.
+      margin: least multiplier of each active row.
+      ridge: added to the diagonal of A A'; the published code's.
+    """
+    products = jnp.where(active, past @ gradient, 0)
+
+    def projected(_: None) -> Array:
+        rows = jnp.where(active[:, None], past, 0)
+        gram = rows @ rows.T + ridge * jnp.eye(rows.shape[0], dtype=rows.dtype)
+        least = jnp.where(active, margin, 0).astype(rows.dtype)
+        # with v = least + u the constraint is u >= 0; an inactive row has u = 0
+        above = nonnegative_quadratic(gram, products + gram @ least)
+        return gradient + (above + least) @ rows
+
+    return jax.lax.cond((products < 0).any(), projected, lambda _: gradient, None)
+
+
+def nonnegative_quadratic(matrix: Array, linear: Array) -> Array:
+    """The minimiser [n] of u'Mu / 2 + q'u over u >= 0, for M [n, n] positive definite and q [n].
+
+    Block principal pivoting (Portugal, Judice & Vicente 1994): the coordinates whose sign is wrong change
+    sides, all at once as long as they grow fewer and one at a time when they do not, which ends at the
+    solution after finitely many exact solves.
+    """
+    size = linear.shape[0]
+    tolerance = 10 * jnp.finfo(matrix.dtype).eps
+    slack = tolerance * jnp.maximum(jnp.abs(linear).max(), 1e-30)
+    identity = jnp.eye(size, dtype=matrix.dtype)
+
+    def solve(free: Array) -> Array:
+        both = free[:, None] & free[None, :]
+        return jnp.linalg.solve(jnp.where(both, matrix, identity), jnp.where(free, -linear, 0))
+
+    def wrong_sides(free: Array, u: Array) -> Array:
+        slope = matrix @ u + linear
+        return jnp.where(free, u < 0, slope < -slack)
+
+    def unfinished(carry: tuple) -> Array:
+        _, wrong, _, _, _, count = carry
+        return wrong.any() & (count < 10 * size + 20)
+
+    def pivot(carry: tuple) -> tuple:
+        free, wrong, _, fewest, patience, count = carry
+        number = wrong.sum()
+        better = number < fewest
+        patience = jnp.where(better, 3, patience - 1)
+        last = size - 1 - jnp.argmax(wrong[::-1])
+        one = jnp.arange(size) == last
+        free = free ^ jnp.where(better | (patience >= 0), wrong, wrong & one)
+        u = solve(free)
+        return free, wrong_sides(free, u), u, jnp.minimum(number, fewest), patience, count + 1
+
+    free = jnp.zeros(size, bool)
+    u = jnp.zeros_like(linear)
+    begin = (free, wrong_sides(free, u), u, jnp.asarray(size + 1), jnp.asarray(3), jnp.asarray(0))
+    return jnp.maximum(jax.lax.while_loop(unfinished, pivot, begin)[2], 0)

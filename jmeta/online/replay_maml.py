@@ -1,0 +1,54 @@
+"""Meta-replay with a fixed inner learning rate: "C-MAML" of La-MAML's code (Gupta et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.online.meta_replay import Ahead, MetaLoss, meta_replay
+from jmeta.online.state import descend
+from jmeta.types import Array, Batch, Model, Online, PyTree
+
+
+def replay_maml(
+    model: Model,
+    loss: Callable[[PyTree, Batch], Array],
+    *,
+    inner_rate: float = 0.1,
+    learning_rate: float = 0.1,
+    glances: int = 5,
+    capacity: int = 200,
+    replay: int = 10,
+    clip: float | None = 2.0,
+    meta_loss: MetaLoss = "mean",
+    ahead: Ahead | None = None,
+) -> Online:
+    """Inner steps of size `inner_rate`, then theta <- theta - learning_rate * clip(dL / d theta).
+
+    Not to be taken for the continual-MAML of OSAKA, which has no replay. `glances`, `capacity`, `replay`,
+    `clip`, `meta_loss`, `ahead`: see `jmeta.online.meta_replay.meta_replay`. Raises ValueError for settings
+    that mean nothing.
+    """
+
+    def rates(learned: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, inner_rate), params)
+
+    def update(params: PyTree, learned: PyTree, grads: PyTree, _: PyTree) -> tuple[PyTree, PyTree]:
+        return descend(params, learning_rate, grads), learned
+
+    return meta_replay(
+        "replay_maml",
+        model,
+        loss,
+        learned=lambda params: (),
+        rates=rates,
+        update=update,
+        glances=glances,
+        capacity=capacity,
+        replay=replay,
+        clip=clip,
+        meta_loss=meta_loss,
+        ahead=ahead,
+    )

@@ -1,0 +1,75 @@
+"""A replay buffer that holds a uniform sample of all examples so far (Vitter 1985, algorithm R)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.types import Array, Batch, Key, PyTree
+
+
+class Reservoir(NamedTuple):
+    """`x` [slot, ...] and `y` [slot, ...], of which the first min(`seen`, slots) hold an example; `seen` []
+    int32 is the number of examples so far."""
+
+    x: PyTree
+    y: PyTree
+    seen: Array
+
+
+def empty(capacity: int, batch: Batch) -> Reservoir:
+    """A reservoir of `capacity` slots for examples like those of `batch`.
+
+    Raises ValueError for a capacity below 1.
+    """
+    if capacity < 1:
+        raise ValueError(f"reservoir: capacity={capacity}; expected at least 1")
+
+    def blank(leaf: Array) -> Array:
+        return jnp.zeros((capacity, *leaf.shape[1:]), leaf.dtype)
+
+    x, y = jax.tree.map(blank, (batch.x, batch.y))
+    return Reservoir(x, y, jnp.zeros((), jnp.int32))
+
+
+def filled(reservoir: Reservoir) -> Array:
+    """Number of slots that hold an example, []."""
+    return jnp.minimum(reservoir.seen, _capacity(reservoir))
+
+
+def add(reservoir: Reservoir, batch: Batch, key: Key, *, accept: Array | bool = True) -> Reservoir:
+    """The reservoir after the examples of `batch`, one after another; unchanged where `accept` [] is false.
+
+    The n-th example of all goes into the next free slot, or with probability capacity / n into a random one,
+    so that every subset of the examples so far is equally likely to be held.
+    """
+    capacity, count = _capacity(reservoir), batch.y.shape[0]
+    arrival = reservoir.seen + jnp.arange(count, dtype=jnp.int32)
+    drawn = jax.random.randint(key, (count,), 0, arrival + 1)
+    slot = jnp.where(arrival < capacity, arrival, drawn)
+    later = jnp.arange(count)[None, :] > jnp.arange(count)[:, None]
+    overwritten = ((slot[None, :] == slot[:, None]) & later).any(1)
+    slot = jnp.where(overwritten | ~jnp.asarray(accept), capacity, slot)  # beyond the end: dropped
+
+    def put(slots: Array, new: Array) -> Array:
+        return slots.at[slot].set(new.astype(slots.dtype), mode="drop")
+
+    x, y = jax.tree.map(put, (reservoir.x, reservoir.y), (batch.x, batch.y))
+    return Reservoir(x, y, reservoir.seen + jnp.where(accept, count, 0).astype(jnp.int32))
+
+
+def draw(reservoir: Reservoir, count: int, key: Key) -> Batch:
+    """`count` examples, each uniform over what is held (with replacement).
+
+    Where fewer are held, only so many are real and the rest is masked, as in the published code.
+    """
+    held = filled(reservoir)
+    slot = jax.random.randint(key, (count,), 0, jnp.maximum(held, 1))
+    x, y = jax.tree.map(lambda leaf: leaf[slot], (reservoir.x, reservoir.y))
+    return Batch(x, y, (jnp.arange(count) < held).astype(jnp.float32))
+
+
+def _capacity(reservoir: Reservoir) -> int:
+    return jax.tree.leaves(reservoir.y)[0].shape[0]

@@ -1,0 +1,68 @@
+"""Sparse-La-MAML: learn which weights to learn (von Oswald et al., NeurIPS 2021, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.online.meta_replay import Ahead, MetaLoss, meta_replay
+from jmeta.online.state import descend
+from jmeta.rules.masks import straight_through
+from jmeta.types import Array, Batch, Model, Online, PyTree
+
+
+def sparse_la_maml(
+    model: Model,
+    loss: Callable[[PyTree, Batch], Array],
+    *,
+    rate: float = 0.1,
+    mask_learning_rate: float = 0.3,
+    initial_score: float = 0.05,
+    glances: int = 5,
+    capacity: int = 200,
+    replay: int = 10,
+    clip: float | None = 2.0,
+    meta_loss: MetaLoss = "mean",
+    ahead: Ahead | None = None,
+) -> Online:
+    """La-MAML with one fixed rate and a mask 1[m >= 0] in the place of learned rates, inside and outside.
+
+        m <- m - mask_learning_rate * clip(dL / dm), straight through the mask
+        theta <- theta - rate * 1[m >= 0] * clip(dL / d theta), with the new m
+
+    A weight whose mask is 0 does not move at all, but its score has a gradient and it can come back.
+
+    Args:
+      model, loss: the network and `loss(outputs, batch)`.
+      rate: of the inner steps and of the weights.
+      mask_learning_rate: of the scores m.
+      initial_score: m at first, for every weight: all of them plastic where it is positive.
+      glances, capacity, replay, clip, meta_loss, ahead: see `jmeta.online.meta_replay.meta_replay`.
+
+    Raises:
+      ValueError: for settings that mean nothing.
+    """
+
+    def rates(scores: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda m: jnp.asarray(rate, m.dtype) * straight_through(m), scores)
+
+    def update(params: PyTree, scores: PyTree, grads: PyTree, score_grads: PyTree) -> tuple[PyTree, PyTree]:
+        scores = descend(scores, mask_learning_rate, score_grads)
+        return descend(params, rates(scores, params), grads), scores
+
+    return meta_replay(
+        "sparse_la_maml",
+        model,
+        loss,
+        learned=lambda params: jax.tree.map(lambda leaf: jnp.full_like(leaf, initial_score), params),
+        rates=rates,
+        update=update,
+        glances=glances,
+        capacity=capacity,
+        replay=replay,
+        clip=clip,
+        meta_loss=meta_loss,
+        ahead=ahead,
+    )

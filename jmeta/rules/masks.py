@@ -1,0 +1,35 @@
+"""Masks and rates that are learned by straight-through gradients (von Oswald et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.types import Array
+
+
+@jax.custom_jvp
+def straight_through(scores: Array) -> Array:
+    """1 where `scores` [...] >= 0 and 0 elsewhere, in their type, with the derivative of the identity.
+
+    A coordinate that is masked out still has a gradient, and so can come back (sparse-MAML, eq. 5).
+    """
+    return (scores >= 0).astype(scores.dtype)
+
+
+@jax.custom_jvp
+def straight_through_relu(scores: Array) -> Array:
+    """max(`scores`, 0) with the derivative of the identity (sparse-ReLU-MAML)."""
+    return jax.nn.relu(scores)
+
+
+straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), *tangents))
+straight_through_relu.defjvp(lambda primals, tangents: (straight_through_relu(*primals), *tangents))
+
+
+def sparsity(scores: Array) -> Array:
+    """Share [] of the entries of masks or rates that hold their weight still, those below or at zero.
+
+    A mask at exactly 0 lets its weight move; it is counted all the same, for a learned number is never there.
+    """
+    return jnp.mean(scores <= 0)

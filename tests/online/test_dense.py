@@ -1,0 +1,31 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jmeta
+from jmeta.models.mlp import after_first_layer
+from jmeta.online.dense import dense_look_ahead
+from jmeta.online.meta_replay import look_ahead
+from jmeta.online.state import joined, loss_of
+from jmeta.types import Batch
+
+
+@pytest.mark.parametrize("meta_loss", ["mean", "last"])
+def test_a_dense_first_layer_looks_ahead_to_the_same_numbers(meta_loss):
+    random = np.random.default_rng(0)
+    model = jmeta.mlp(widths=(7, 5), outputs=3)
+    x = jnp.asarray(random.normal(size=(9, 6)))
+    params = jax.jit(model.init)(jax.random.key(0), x)[0]
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), params)
+    rates = jax.tree.map(lambda leaf: jnp.asarray(random.uniform(-0.1, 0.4, leaf.shape)), params)
+    labels = jnp.asarray(random.integers(0, 3, 9))
+    batch = Batch(x[5:], labels[5:])
+    judged = joined(Batch(x[:5], labels[:5], jnp.asarray([1.0, 1, 1, 0, 0])), batch)
+    plain = loss_of(model, jmeta.cross_entropy)
+    ahead = dense_look_ahead(after_first_layer, jmeta.cross_entropy)
+    theirs = jax.jit(lambda: look_ahead(plain, params, rates, batch, judged, meta_loss))()
+    ours = jax.jit(lambda: ahead(params, rates, batch, judged, meta_loss))()
+    assert jax.tree.structure(ours.grads) == jax.tree.structure(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs)
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours.rate_grads))

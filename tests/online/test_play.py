@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jmeta
+from jmeta.data import streams
+from jmeta.online import play
+from jmeta.online.catalog import build
+from jmeta.online.state import OnlineState
+
+PIXELS, TASKS = 6, 2  # as many pixels as the network of conftest has inputs
+
+
+@pytest.fixture(scope="module")
+def problem():
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (100, PIXELS), np.uint8)
+    y = random.integers(0, 3, 100).astype(np.int32)
+    images = streams.Images(*map(jnp.asarray, (x[:30], y[:30], x[30:], y[30:])))
+    maps = streams.permutations(jax.random.key(0), tasks=TASKS, pixels=PIXELS)
+    return images, streams.task_stream(jax.random.key(1), maps, 30, samples=8, batch=4, passes=2)
+
+
+@pytest.fixture(scope="module")
+def played(model, problem):
+    learner = build("er", model, jmeta.cross_entropy, learning_rate=0.3, capacity=5, replay=2)
+    state = play.initial(learner, *problem, jax.random.key(2))
+    whole = jax.jit(lambda state: play.play(learner, *problem, state, jax.random.key(3)))(state)
+    return learner, state, whole
+
+
+def test_the_whole_stream_is_its_tasks_one_after_another(problem, played):
+    """The same stream taken apart at every task, as a run with checkpoints does."""
+    learner, state, (last, kept, info) = played
+    advance = jax.jit(lambda state, task: play.play_task(learner, *problem, state, task, jax.random.key(3)))
+    for task in range(TASKS):
+        state, report = advance(state, jnp.int32(task))
+        np.testing.assert_allclose(report["loss"], info["loss"][task], rtol=1e-12)
+        for name, leaf in state.params.items():
+            np.testing.assert_allclose(kept.params[name][task], leaf, rtol=1e-12)
+    assert info["loss"].shape == (TASKS, 4) and kept.memory == ()
+    assert int(last.memory.seen) == int(state.memory.seen) == 16  # of the first passes
+    np.testing.assert_array_equal(last.memory.y, state.memory.y)
+
+
+def test_the_accuracy_matrix_is_every_state_on_every_task(problem, model):
+    images, stream = problem
+    learner = build("sgd", model, jmeta.cross_entropy)
+    random = np.random.default_rng(4)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, PIXELS)))[0]
+    params = {name: jnp.asarray(random.normal(size=(TASKS, *leaf.shape))) for name, leaf in shapes.items()}
+    kept = OnlineState(params, (), ())
+    matrix = jax.jit(lambda kept: play.accuracy_matrix(learner, kept, images, stream, chunk=35))(kept)
+    for after in range(TASKS):
+        params = {name: leaf[after] for name, leaf in kept.params.items()}
+        for on in range(TASKS):
+            x = np.asarray(images.test_x)[:, np.asarray(stream.maps[on])].astype(np.float32) / 255
+            outputs = learner.predict(OnlineState(params, (), ()), jnp.asarray(x))
+            expected = (np.asarray(outputs).argmax(1) == np.asarray(images.test_y)).mean()
+            np.testing.assert_allclose(matrix[after, on], expected)
+    assert len(set(np.asarray(matrix).ravel().tolist())) > 2
+
+
+def test_the_summary_by_hand():
+    found = play.summary(np.array([[90.0, 10, 10], [70, 80, 12], [60, 50, 70]]))
+    np.testing.assert_allclose(found["retained_accuracy"], 60)
+    np.testing.assert_allclose(found["backward_transfer_and_interference"], (-30 - 30 + 0) / 3)
+    np.testing.assert_allclose(found["learning_accuracy"], 80)
