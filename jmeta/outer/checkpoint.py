@@ -99,12 +99,12 @@ class Checkpoints:
     def save(self, step: int, state: LearnerState, meta: Mapping[str, Any]) -> None:
         """Write a checkpoint in the background; `state` may be donated as soon as this returns.
 
-        The steps that `meta["best"]["step"]` names, one or one for each seed, are kept beside it. A step that
-        exists is left as it is.
+        The steps that `meta["best"]["step"]` and `meta["regular"]["step"]` name, one or one for each seed, are
+        kept beside it. A step that exists is left as it is.
         """
         import orbax.checkpoint as ocp
 
-        best = best_steps(meta.get("best"))
+        best = [*best_steps(meta.get("best")), *best_steps(meta.get("regular"))]
         meta = {"identity": self.identity, "surroundings": self._around(), **meta}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=parts, metrics={"best": best})

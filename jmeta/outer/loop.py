@@ -73,10 +73,12 @@ class Window(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a run knows beside its state; part of a checkpoint."""
+    """What a run knows beside its state; part of a checkpoint. `regular` is the best validation at a multiple
+    of `eval_every`: a run that is prolonged goes on from it, as if it had never ended in between."""
 
     seconds: float = 0.0
     best: dict[str, Any] | None = None
+    regular: dict[str, Any] | None = None
     window: Window = Window()
 
 
@@ -143,7 +145,7 @@ def fit(
     outputs = _Outputs(plan, validate, select, checkpoints, log, report or to_standard_error)
     _check(outputs)
     mesh = task_mesh(jax.devices()[:1]) if mesh is None else mesh
-    state, progress = _resume(state, checkpoints, mesh)
+    state, progress = _resume(state, checkpoints, mesh, plan.steps)
     inputs = (replicate(_as_pytree(sampler), mesh), replicate(key, mesh))
     step = int(state.step)
     if log is not None:
@@ -233,6 +235,8 @@ def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progre
         check_validation(metrics, step, checkpoints)
         outputs.emit({"step": step, "split": "validation", **_shown(metrics)})
         progress = progress._replace(best=_better(step, metrics, progress.best, outputs.select))
+        if step % plan.eval_every == 0:
+            progress = progress._replace(regular=progress.best)
     new_best = step in best_steps(progress.best)
     if checkpoints is not None and (step % plan.checkpoint_every == 0 or new_best):
         checkpoints.save(step, state, _as_json(progress))
@@ -263,14 +267,15 @@ def _deadline(plan: Plan) -> float:
 
 
 def _resume(
-    state: LearnerState, checkpoints: Checkpoints | None, mesh: Mesh
+    state: LearnerState, checkpoints: Checkpoints | None, mesh: Mesh, steps: int
 ) -> tuple[LearnerState, Progress]:
     """The state to start from, in buffers of its own that may be donated."""
     state, progress = replicate(state, mesh), Progress()
     found = None if checkpoints is None else checkpoints.restore(state)
     if found is not None:
-        _, state, meta = found
-        progress = Progress(meta["seconds"], meta["best"], Window(**meta["window"]))
+        step, state, meta = found
+        best = meta["best"] if step >= steps else meta["regular"]
+        progress = Progress(meta["seconds"], best, meta["regular"], Window(**meta["window"]))
     return jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=replicated(mesh))(
         state
     ), progress

@@ -157,8 +157,27 @@ def test_a_prolonged_run_is_the_longer_run(whole, tmp_path):
     assert json.dumps(kept) == json.dumps(lines(whole[0]))
     assert len(lines(tmp_path)) == len(kept) + 2
     np.testing.assert_array_equal(prolonged.state.meta["w"], whole[1].state.meta["w"])
+    assert prolonged.best == whole[1].best
     again = train(tmp_path)
     assert again.step == 30 and again.best == prolonged.best and len(lines(tmp_path)) == len(kept) + 2
+
+
+def test_the_end_of_a_shorter_run_does_not_choose_for_a_longer_one(tmp_path):
+    """A validation at the end, between those that every run makes, counts for the run that ends there."""
+    scores = {10: 1.0, 15: 0.1, 20: 0.5, 30: 0.7}
+    plan = PLAN._replace(eval_every=10)
+
+    def validate(state):
+        return {"loss": scores[int(state.step)]}
+
+    ended = train(tmp_path, plan._replace(steps=15), validate=validate)
+    assert ended.best["step"] == 15
+    again = train(tmp_path, plan._replace(steps=15), validate=validate)
+    assert again.best["step"] == 15
+    prolonged = train(tmp_path, plan._replace(steps=30), validate=validate)
+    assert prolonged.best["step"] == 20
+    kept = Checkpoints.reader(tmp_path / "checkpoints").restore_best(prolonged.state)
+    assert int(kept.step) == 20
 
 
 def test_time_stops_in_good_order(tmp_path):
