@@ -35,7 +35,9 @@ def run(settings: SimpleNamespace) -> int:
             left = settings.max_minutes - (time.monotonic() - begun) / 60
         workdir = Path(settings.output) / preset
         if left is None or left > 0:
-            play(preset, settings, workdir, left)
+            status = play(preset, settings, workdir, left)
+            if status:  # stopped by a signal: the same command goes on
+                return status
         results = workdir / "results.json"
         found = json.loads(results.read_text()) if results.is_file() else None
         if found and found["steps"] * meta_batch(preset) >= settings.tasks:
@@ -54,8 +56,8 @@ def run(settings: SimpleNamespace) -> int:
     return 0
 
 
-def play(preset: str, settings: SimpleNamespace, workdir: Path, minutes: float | None) -> None:
-    """One run, as its entry point would make it; its results go to standard error."""
+def play(preset: str, settings: SimpleNamespace, workdir: Path, minutes: float | None) -> int:
+    """One run, as its entry point would make it, and its exit status; its results go to standard error."""
     batch = meta_batch(preset)
     values = learned_optimizers.in_tasks(settings.tasks, 2500, batch)
     arguments = [f"--{name}={value}" for name, value in values.items()]
@@ -63,7 +65,7 @@ def play(preset: str, settings: SimpleNamespace, workdir: Path, minutes: float |
     if minutes is not None:
         arguments.append(f"--max_minutes={minutes}")
     with contextlib.redirect_stdout(sys.stderr):
-        learned_optimizers.run(parse(learned_optimizers.EXPERIMENT, ["", *arguments]))
+        return learned_optimizers.run(parse(learned_optimizers.EXPERIMENT, ["", *arguments]))
 
 
 def meta_batch(preset: str) -> int:
