@@ -222,7 +222,9 @@ def _check_numbers(settings: SimpleNamespace) -> None:
     least = {"way": 2, "shot": 1, "query": 1, "meta_batch": 1, "steps": 0, "eval_every": 0, "eval_tasks": 2,
              "validation_tasks": 2, "checkpoint_every": 1, "log_every": 1, "inner_steps": 0, "filters": 1,
              "image_size": 4, "seed": 0, "chunk": 1, "solver_steps": 1, "num_seeds": 1, "hidden_layers": 0,
-             "hidden_units": 1, "adapt_batch": 1, "pretrain_batch": 1}  # fmt: skip
+             "hidden_units": 1, "adapt_batch": 1, "pretrain_batch": 1,
+             "presentations": 2, "delay": 1, "hidden": 1, "curriculum_every": 1, "remat_every": 1,
+             "truncate_every": 1}  # fmt: skip
     for name, smallest in least.items():
         value = getattr(settings, name, None)
         if value is not None and value < smallest:

@@ -44,7 +44,8 @@ class Composition(NamedTuple):
     `recipe`: see `jmeta.outer.load.build`; `dataset` and its samplers of tasks (`validation` may be None);
     `measure`: the metric that chooses the best checkpoint, and "max" or "min";
     `learned(state) -> {name: number}` joins the results; `published`: the paper's row or None; `task_seed`
-    draws the training tasks, where they are to be the same for every `--seed`.
+    draws the training tasks, where they are to be the same for every `--seed`; `curriculum`: samplers to
+    begin training with, each with the outer update at which it ends.
     """
 
     recipe: dict[str, Any]
@@ -56,6 +57,7 @@ class Composition(NamedTuple):
     learned: Callable[[LearnerState], dict[str, float]] = lambda state: {}
     published: dict[str, Any] | None = None
     task_seed: int | None = None
+    curriculum: tuple[tuple[int, Callable[..., Task]], ...] = ()
 
 
 def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace], Composition]) -> int:
@@ -99,7 +101,7 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
         results = strict(_results(name, settings, outcome, values, made, local))
         _write_arrays(workdir / "eval.npz", values)
         try:
-            _write_figures(adapter, local, made, workdir)
+            _write_figures(adapter, local, made, workdir, values)
         except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
             _say(f"no figures: {error}")
         write_json(workdir / "results.json", results)
@@ -143,19 +145,25 @@ def _train(
         checkpoint_every=settings.checkpoint_every,
         deadline=deadline,
     )
+    compile_seconds = 0.0
     with contextlib.closing(MetricsLog(workdir)) as log:
-        return fit(
-            learner,
-            made.train,
-            state,
-            plan,
-            key=jax.random.fold_in(jax.random.key(made.task_seed or settings.seed), 1),
-            validate=validate,
-            select=made.measure,
-            checkpoints=checkpoints,
-            log=log,
-            mesh=mesh,
-        )
+        for until, sampler in [*made.curriculum, (settings.steps, made.train)]:
+            outcome = fit(
+                learner,
+                sampler,
+                state,
+                plan._replace(steps=min(until, settings.steps)),
+                key=jax.random.fold_in(jax.random.key(made.task_seed or settings.seed), 1),
+                validate=validate,
+                select=made.measure,
+                checkpoints=checkpoints,
+                log=log,
+                mesh=mesh,
+            )
+            state, compile_seconds = outcome.state, compile_seconds + outcome.compile_seconds
+            if outcome.reason != "done" or outcome.step == settings.steps:
+                break
+    return outcome._replace(compile_seconds=compile_seconds)
 
 
 def _test(
@@ -209,7 +217,8 @@ def _write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
 
 def _placed(made: Composition, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     samplers = {name: getattr(made, name) for name in ("train", "validation", "test")}
-    return {name: sampler and replicate(sampler, mesh) for name, sampler in samplers.items()}
+    placed = {name: sampler and replicate(sampler, mesh) for name, sampler in samplers.items()}
+    return placed | {"curriculum": tuple((until, replicate(stage, mesh)) for until, stage in made.curriculum)}
 
 
 def _initial_state(
@@ -367,7 +376,20 @@ def _by_seed(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write_figures(adapter: Any, state: LearnerState, made: Composition, workdir: Path) -> None:
+def _accuracy_by_shot(values: dict[str, np.ndarray]) -> list[tuple[float, float, float]]:
+    """Of a stream's metrics accuracy_<shot>_shot: (shot, mean, interval) in percent."""
+    found = []
+    for name, value in values.items():
+        number = name.removeprefix("accuracy_").removesuffix("_shot")
+        if number.isdecimal():
+            summary = summarise(100 * value.reshape(len(value), -1).mean(1))
+            found.append((float(number), summary.mean, summary.ci95))
+    return found
+
+
+def _write_figures(
+    adapter: Any, state: LearnerState, made: Composition, workdir: Path, values: dict[str, np.ndarray]
+) -> None:
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     records = read_metrics(workdir / "metrics.jsonl")
@@ -375,9 +397,15 @@ def _write_figures(adapter: Any, state: LearnerState, made: Composition, workdir
         figures.learning_curves(records, folder / "learning_curves.png")
     if any("horizon" in record for record in records):
         figures.horizon_curve(records, folder / "horizon.png")
+    by_shot = _accuracy_by_shot(values)
+    if by_shot:
+        figures.sweep(
+            {"test": {"accuracy": by_shot}}, folder / "accuracy_by_shot.png",
+            x_label="earlier presentations", y_label="accuracy (%)",
+        )  # fmt: skip
     sampler = jax.device_get(made.test)
     task = jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(TEST_SEED))
-    if task.query.x.ndim == 4:
+    if isinstance(task, Task) and task.query.x.ndim == 4:
         outputs = predict(adapter, state, task.support, task.query.x)
         figures.episode(
             task.support.x, task.support.y, task.query.x, task.query.y, np.asarray(outputs.argmax(-1)),

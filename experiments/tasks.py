@@ -75,24 +75,32 @@ def optimiser_recipe(settings: SimpleNamespace) -> dict[str, Any]:
 
 def stray(settings: SimpleNamespace) -> dict[str, str]:
     """Flags of data and network that the chosen dataset and backbone do not use, and why."""
-    data, network = settings.dataset, backbone(settings)
-    reasons: dict[str, str] = {}
-    for names, where, why in (
+    network = backbone(settings)
+    return stray_data(settings) | _where(
+        ("filters", network in ("resnet12", "identity"), f"the widths of {network} are fixed"),
+        ("drop_block global_pool", network != "resnet12", f"{network} has none"),
+        ("norm", network in ("mlp", "identity"), f"{network} has no batch normalisation"),
+        ("normalise_features", network == "identity", "the features are given"),
+    )
+
+
+def stray_data(settings: SimpleNamespace) -> dict[str, str]:
+    """Flags of data and training that the chosen dataset and `--eval_only` do not use, and why."""
+    data = settings.dataset
+    return _where(
         ("data_dir download", data in ("glyphs", "sinusoid"), f"{data} is made, not read"),
         ("split", data not in ("omniglot", "folder", "features"), f"{data} has one split"),
         ("image_size rotations augment", data in ("features", "sinusoid"), f"{data} has no images"),
         ("image_size", data == "glyphs", "glyphs are drawn at 28x28"),
         ("way", data == "sinusoid", "a sinusoid is a regression"),
         ("label_smoothing", data == "sinusoid", "a regression has no labels"),
-        ("filters", network in ("resnet12", "identity"), f"the widths of {network} are fixed"),
-        ("drop_block global_pool", network != "resnet12", f"{network} has none"),
-        ("norm", network in ("mlp", "identity"), f"{network} has no batch normalisation"),
-        ("normalise_features", network == "identity", "the features are given"),
         ("learning_rate weight_decay clip_norm learning_rate_drops optimizer meta_batch steps max_minutes "
          "eval_every validation_tasks checkpoint_every log_every rotations augment",
          settings.eval_only, "--eval_only trains nothing"),
         ("validation_tasks", not settings.eval_every, "--eval_every=0 validates nothing"),
-    ):  # fmt: skip
-        if where:
-            reasons |= dict.fromkeys(names.split(), why)
-    return reasons
+    )  # fmt: skip
+
+
+def _where(*rules: tuple[str, object, str]) -> dict[str, str]:
+    """Of rules (flags, condition, reason): the reason of each flag whose condition holds."""
+    return {name: why for names, holds, why in rules if holds for name in names.split()}

@@ -19,7 +19,7 @@ class Summary(NamedTuple):
     ci95: float
 
 
-def accuracy(outputs: Array, batch: Batch) -> Metrics:
+def accuracy(outputs: Array, batch: Batch | Stream) -> Metrics:
     """Share of the examples whose largest logit [example, way] is their label [example]: {"accuracy": []}."""
     right = (outputs.argmax(-1) == batch.y).astype(outputs.dtype)
     return {"accuracy": masked_mean(right, batch.mask)}

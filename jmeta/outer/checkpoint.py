@@ -99,8 +99,8 @@ class Checkpoints:
     def save(self, step: int, state: LearnerState, meta: Mapping[str, Any]) -> None:
         """Write a checkpoint in the background; `state` may be donated as soon as this returns.
 
-        The steps that `meta["best"]["step"]` and `meta["regular"]["step"]` name, one or one for each seed, are
-        kept beside it. A step that exists is left as it is.
+        The steps that `meta["best"]["step"]` and `meta["regular"]["step"]` name, one or one for each seed,
+        are kept beside it. A step that exists is left as it is.
         """
         import orbax.checkpoint as ocp
 

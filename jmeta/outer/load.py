@@ -13,22 +13,43 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jmeta.adapters import catalog
+from jmeta.memory import catalog as memories
 from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.estimators import clamped
 from jmeta.outer.learner import learner
 from jmeta.outer.optimiser import optimiser
 from jmeta.outer.seeds import seed_keys, side_by_side, take_seed
-from jmeta.types import Adapter, Learner, LearnerState
+from jmeta.types import Adapter, Learner, LearnerState, Memory
 
 
-def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter, Learner]:
-    """Adapter and learner from a run's recipe, a dictionary of plain values:
+def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter | Memory, Learner]:
+    """Adapter, or memory, and learner from a run's recipe, a dictionary of plain values:
 
     {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
     "chunk": int or None, "input": {"shape": of one example, "dtype": name}}; and where they differ from the
     defaults "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train
-    side by side.
+    side by side. Of a memory "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and
+    "truncate_every" stand in the adapter's place.
     """
+    adapted, made = (_with_memory if "memory" in recipe else _with_adapter)(recipe, mesh)
+    return adapted, side_by_side(made) if recipe.get("seeds") else made
+
+
+def _with_memory(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Memory, Learner]:
+    memory = memories.build(**recipe["memory"])
+    return memory, learner(
+        memory,
+        None,
+        optimiser(**recipe["optimiser"]),
+        metrics=memories.metric(recipe["shots"]),
+        mesh=mesh,
+        chunk=recipe["chunk"],
+        remat_every=recipe["remat_every"],
+        truncate_every=recipe["truncate_every"],
+    )
+
+
+def _with_adapter(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Adapter, Learner]:
     adapter_settings = dict(recipe["adapter"])
     loss_name, smoothing = adapter_settings["loss_name"], adapter_settings["smoothing"]
     adapter = catalog.build(**adapter_settings)
@@ -44,7 +65,7 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter,
         mesh=mesh,
         chunk=recipe["chunk"],
     )
-    return adapter, side_by_side(made) if recipe.get("seeds") else made
+    return adapter, made
 
 
 def abstract_state(made: Learner, recipe: Mapping[str, Any]) -> LearnerState:
@@ -56,15 +77,16 @@ def abstract_state(made: Learner, recipe: Mapping[str, Any]) -> LearnerState:
     return jax.eval_shape(made.init, key, x)
 
 
-def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter, LearnerState]:
-    """The adapter and the learned state of a run, best by validation where it was validated.
+def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter | Memory, LearnerState]:
+    """The adapter, or memory, and the learned state of a run, best by validation where it was validated.
 
     Args:
       workdir: the run's directory, with its config.json and checkpoints.
       seed: of a run of several seeds side by side, the index of the one to load.
 
     Returns:
-      `(adapter, state)`: `adapter.adapt(state.meta, state.model_state, support, key, train=False)` adapts it.
+      `(adapter, state)`: `adapter.adapt(state.meta, state.model_state, support, key, train=False)` adapts it,
+      `jmeta.unroll(memory, state.meta, state.model_state, stream, train=False)` plays a memory.
 
     Raises:
       FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
@@ -76,7 +98,7 @@ def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter, LearnerState]:
     return adapter, take_seed(state, seed) if seeds else state
 
 
-def load_whole(workdir: str | Path) -> tuple[Adapter, LearnerState, int | None]:
+def load_whole(workdir: str | Path) -> tuple[Adapter | Memory, LearnerState, int | None]:
     """As `load`, with the state of all seeds side by side and their number; None of a run of one."""
     directory = Path(workdir)
     config = directory / "config.json"

@@ -9,6 +9,7 @@ import pytest
 import jmeta
 from jmeta.data.online_streams import delayed
 from jmeta.memory.lstm import lstm
+from jmeta.memory.ntm import ntm
 from jmeta.memory.prototypes import UNKNOWN, cpm, known_and_new, opn
 from jmeta.models.conv_encoder import conv_encoder
 
@@ -83,6 +84,7 @@ MEMORIES = {
     "opn": lambda delay: opn(WAY, jmeta.mlp(widths=(5,)), delay=delay),
     "cpm": lambda delay: cpm(WAY, jmeta.mlp(widths=(5,)), delay=delay, hidden=6),
     "lstm": lambda delay: lstm(WAY, hidden=6, layers=2),
+    "ntm": lambda delay: ntm(WAY, hidden=6, slots=5, width=4, heads=2),
 }
 
 
@@ -102,7 +104,7 @@ def test_nothing_leaks_before_it_has_arrived(name, delay):
             assert (changed[step + delay :] != outputs[step + delay :]).any()
         shown = run(base._replace(x=base.x.at[step].add(1.0)))
         assert (shown[:step] == outputs[:step]).all()
-        assert name != "lstm" or (shown[step] != outputs[step]).any()
+        assert name in ("opn", "cpm") or (shown[step] != outputs[step]).any()
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -178,3 +180,33 @@ def test_a_learner_trains_a_memory():
         jmeta.learner(
             jmeta.gradient_adapter(jmeta.mlp(outputs=1), shots, jmeta.sgd(0.1), 1), None, optax.sgd(0.1)
         )
+
+
+def test_the_ntm_by_hand():
+    """One head and a gate that is open or closed: it writes where it read last, or on the least used slot."""
+    data = stream(time=4)
+    memory = ntm(WAY, hidden=5, slots=3, width=2, heads=1, decay=0.5)
+    params, _ = memory.init(jax.random.key(0), data.x)
+    for bias, again in ((40.0, True), (-40.0, False)):
+        moved = params._replace(heads_bias=params.heads_bias.at[-1].set(bias))
+        inputs, _ = memory.prepare(moved, {}, data.x, data.feedback, train=True)
+        carry = memory.carry(moved, inputs)
+        usage, read = np.array([1.0, 0, 0]), np.array([1.0, 0, 0])
+        slots = np.full((3, 2), 1e-6)
+        for step in range(4):
+            carry, logits = memory.step(moved, carry, inputs[step])
+            asked = carry.controller[0] @ moved.heads + moved.heads_bias
+            key, content = np.tanh(asked[:2]), np.tanh(asked[2:4])
+            unused = np.eye(3)[np.argmin(usage)]
+            write = read if again else unused
+            slots = slots * (1 - unused)[:, None] + write[:, None] * content[None]
+            norm = np.sqrt((slots**2).sum(1) + 1e-8) * np.sqrt((key**2).sum() + 1e-8)
+            weights = np.exp(slots @ key / norm)
+            read = weights / weights.sum()
+            usage = 0.5 * usage + read + write
+            np.testing.assert_allclose(carry.memory, slots, rtol=1e-6, atol=1e-12)
+            np.testing.assert_allclose(carry.usage, usage, rtol=1e-6)
+            seen = np.concatenate([carry.controller[0], read @ slots])
+            np.testing.assert_allclose(logits, seen @ moved.output + moved.output_bias, rtol=1e-6)
+    with pytest.raises(ValueError, match="a slot for each head"):
+        ntm(WAY, slots=2, heads=3)

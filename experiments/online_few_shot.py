@@ -1,0 +1,197 @@
+"""Online few-shot learning: examples one at a time, labels that arrive later, no gradient at test.
+
+Babu, Savarese & Maire, Online Meta-Learning via Learning with Layer-Distributed Memory, NeurIPS 2021: CL+LSTM
+beside LSTM, CNN+LSTM, OPN and CPM. k-shot accuracy is that on the (k+1)-th presentation of a class.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from experiments.common import Experiment, Flag, UsageError, launch, parse_drops, shared
+
+if TYPE_CHECKING:
+    from experiments.run import Composition
+
+ALGORITHMS = ("cl_lstm", "cnn_lstm", "cnn_f_lstm", "lstm", "ntm", "opn", "cpm")
+_PAPER = {
+    "way": 5, "presentations": 10, "meta_batch": 16, "steps": 100000, "learning_rate": 0.001,
+    "learning_rate_drops": "60000:0.0001,85000:0.00001", "clip_norm": 1.0, "eval_every": 1000,
+    "validation_tasks": 200, "checkpoint_every": 1000, "eval_tasks": 1000,
+}  # fmt: skip
+_REN = {"steps": 80000, "learning_rate_drops": "40000:0.0001,60000:0.00001", "clip_norm": 5.0,
+        "weight_decay": 1e-5}  # fmt: skip
+_DATA = {
+    "omniglot": {"dataset": "omniglot", "split": "lake", "rotations": True},
+    "cifar_fs": {"dataset": "cifar_fs"},
+}
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    """Rows of Tables 1, 2 and 3, and the CPU-sized setting of the same comparison."""
+    presets: dict[str, dict[str, Any]] = {}
+    for data, values in _DATA.items():
+        for algorithm in ("cl_lstm", "lstm", "ntm", "opn", "cpm"):
+            own = _REN if algorithm in ("opn", "cpm") else {}
+            presets[f"table1_{data}_{algorithm}"] = _PAPER | values | {"algorithm": algorithm} | own
+    for algorithm in ("cnn_f_lstm", "cnn_lstm"):
+        presets[f"table2_{algorithm}"] = _PAPER | _DATA["omniglot"] | {"algorithm": algorithm}
+    for inject in ("lstm", "first", "all"):
+        presets[f"table2_cl_lstm_{inject}"] = _PAPER | _DATA["omniglot"] | {"inject": inject}
+    for delay in (2, 4, 5):
+        presets[f"table3_delay{delay}"] = _PAPER | _DATA["cifar_fs"] | {"delay": delay}
+        if delay > 2:
+            halved = {"steps": 50000, "learning_rate_drops": "30000:0.0001,42500:0.00001"}
+            presets[f"table3_delay{delay}_pretrained"] = presets[f"table3_delay{delay}"] | halved
+    small = _PAPER | _DATA["omniglot"] | {
+        "image_size": 14, "filters": 16, "hidden": 64, "steps": 20000, "learning_rate": 0.003,
+        "learning_rate_drops": "", "curriculum": "2,4,6,8", "curriculum_every": 1000, "eval_every": 500,
+        "checkpoint_every": 500,
+    }  # fmt: skip
+    for algorithm in ("cl_lstm", "lstm", "ntm", "opn", "cpm"):
+        presets[f"small_{algorithm}"] = small | {"algorithm": algorithm}
+    presets["small_cl_lstm_only_lstm"] = small | {"inject": "lstm"}
+    presets["small_delay3"] = small | {"delay": 3}
+    return presets
+
+
+FLAGS = (
+    {"algorithm": Flag("enum", "cl_lstm", "the memory", ALGORITHMS)}
+    | shared("dataset", "data_dir", "split", "download", "image_size", "rotations", "augment", "way")
+    | {
+        "presentations": Flag("integer", 10, "examples of a class in a stream"),
+        "delay": Flag("integer", 1, "steps after which a label arrives"),
+        "inject": Flag(
+            "enum", "first", "layers of cl_lstm that see the label, beside its LSTM", ("first", "all", "lstm")
+        ),
+        "skip": Flag("enum", "add", "how cl_lstm's layer 2 joins layer 4", ("add", "concat", "none")),
+        "hidden": Flag("integer", None, "size of the LSTM [256; 200 for lstm and ntm]"),
+        "curriculum": Flag("string", "", "presentations of shorter streams to begin with, as 2,4,6,8"),
+        "curriculum_every": Flag("integer", 5000, "outer updates with each of these"),
+        "remat_every": Flag("integer", None, "steps between the states that backpropagation keeps [all]"),
+        "truncate_every": Flag("integer", None, "steps between cuts of the gradient through time [never]"),
+    }
+    | shared("filters", "learning_rate_drops", "weight_decay")
+    | shared("learning_rate", "clip_norm", learning_rate=0.001, clip_norm=1.0)
+    | shared("meta_batch", "chunk", "steps", "eval_every", "validation_tasks", "eval_tasks", meta_batch=16)
+    | shared("checkpoint_every", "log_every", "max_minutes", "seed", "num_seeds", "init_from", "eval_only")
+    | shared("workdir", "preset", "distributed", "precision")
+)  # fmt: skip
+FLAGS["dataset"] = FLAGS["dataset"]._replace(
+    choices=tuple(name for name in FLAGS["dataset"].choices if name not in ("sinusoid", "features"))
+)
+
+
+def stray(settings: SimpleNamespace) -> dict[str, str]:
+    """Flags that mean nothing beside the others, and why."""
+    from experiments.tasks import stray_data
+
+    algorithm, reasons = settings.algorithm, stray_data(settings)
+    if algorithm != "cl_lstm":
+        reasons |= dict.fromkeys(("inject", "skip"), "only cl_lstm has it")
+    if algorithm in ("lstm", "ntm"):
+        reasons["filters"] = f"{algorithm} sees pixels"
+    if algorithm == "opn":
+        reasons["hidden"] = "opn has no LSTM"
+    if not settings.curriculum:
+        reasons["curriculum_every"] = "there is no --curriculum"
+    return reasons
+
+
+def memory_recipe(settings: SimpleNamespace) -> dict[str, Any]:
+    """The memory's name and settings, for `jmeta.memory.catalog.build`."""
+    algorithm = settings.algorithm
+    if algorithm == "cl_lstm":
+        return {
+            "name": "cl_lstm", "way": settings.way, "filters": settings.filters,
+            "hidden": settings.hidden or 256, "inject": settings.inject, "skip": settings.skip,
+        }  # fmt: skip
+    if algorithm in ("lstm", "ntm"):
+        return {"name": algorithm, "way": settings.way, "hidden": settings.hidden or 200}
+    encoder: dict[str, Any] = {"filters": settings.filters}
+    if algorithm.startswith("cnn"):
+        frozen = algorithm == "cnn_f_lstm"
+        return {"name": "lstm", "way": settings.way, "hidden": settings.hidden or 256, "encoder": encoder,
+                "frozen": frozen}  # fmt: skip
+    encoder["pooled"] = [True] * (4 if min_side(settings) >= 16 else 3)
+    recipe = {"name": algorithm, "way": settings.way, "delay": settings.delay}
+    if algorithm == "opn":
+        return recipe | {"encoder": encoder}
+    return recipe | {"encoder": encoder | {"last_relu": False}, "hidden": settings.hidden or 256}
+
+
+def min_side(settings: SimpleNamespace) -> int:
+    """The image size where a flag gives it; what the datasets have is at least 28."""
+    return settings.image_size or 28
+
+
+def stages(settings: SimpleNamespace) -> tuple[tuple[int, int], ...]:
+    """`--curriculum` as (presentations, the outer update at which they end)."""
+    try:
+        lengths = [int(text) for text in settings.curriculum.split(",") if text]
+    except ValueError:
+        raise UsageError(f"--curriculum={settings.curriculum}; expected numbers such as 2,4,6,8") from None
+    if any(not 2 <= length <= settings.presentations for length in lengths):
+        raise UsageError(
+            f"--curriculum={settings.curriculum}; expected 2 to {settings.presentations} presentations"
+        )
+    return tuple((length, settings.curriculum_every * (index + 1)) for index, length in enumerate(lengths))
+
+
+def compose(settings: SimpleNamespace) -> Composition:
+    """The memory, the streams and the optimiser from the flags."""
+    from experiments import tasks
+    from experiments.run import Composition
+    from jmeta.data.online_streams import online
+
+    source = tasks.open_dataset(settings)
+
+    def streams(split: str, presentations: int) -> Any:
+        varied: dict[str, Any] = {}
+        if split == "train" and settings.rotations:
+            varied["rotations"] = True
+        if split == "train" and settings.augment != "none":
+            varied["transform"] = settings.augment
+        episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
+        return online(episodes, delay=settings.delay)
+
+    recipe = {
+        "memory": memory_recipe(settings),
+        "shots": settings.presentations - 1,
+        "remat_every": settings.remat_every,
+        "truncate_every": settings.truncate_every,
+        "optimiser": {
+            "name": "adam",
+            "learning_rate": settings.learning_rate,
+            "drops": parse_drops(settings.learning_rate_drops),
+            "weight_decay": settings.weight_decay,
+            "clip_norm": settings.clip_norm,
+        },
+        "chunk": settings.chunk,
+        "input": {"shape": source.info.shape, "dtype": "float32"},
+    }
+    if settings.num_seeds > 1:
+        recipe["seeds"] = settings.num_seeds
+    return Composition(
+        recipe=recipe,
+        dataset=source,
+        train=streams("train", settings.presentations),
+        validation=streams("validation", settings.presentations),
+        test=streams("test", settings.presentations),
+        curriculum=tuple((until, streams("train", length)) for length, until in stages(settings)),
+        measure=("accuracy_5_shot" if settings.presentations > 5 else "accuracy", "max"),
+    )
+
+
+def run(settings: SimpleNamespace) -> int:
+    """Train and test."""
+    from experiments import run as skeleton
+
+    return skeleton.run("online_few_shot", settings, compose)
+
+
+EXPERIMENT = Experiment("online_few_shot", __doc__ or "", FLAGS, _presets(), run, stray)
+
+if __name__ == "__main__":
+    launch(EXPERIMENT)

@@ -1,0 +1,122 @@
+"""A neural Turing machine that writes where it has read last or least: memory-augmented networks.
+
+Santoro et al., Meta-Learning with Memory-Augmented Neural Networks, ICML 2016.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jmeta.losses import summed_cross_entropy
+from jmeta.models.recurrent import Cell, gated, lstm_cell
+from jmeta.types import Array, Key, Memory
+
+
+class Weights(NamedTuple):
+    """`controller`: the LSTM over [input, label, what was read]; `heads` [hidden, head (2 width + 1)] and
+    `heads_bias`: keys, contents and gates; `output` [hidden + head width, way] and `output_bias`."""
+
+    controller: Cell
+    heads: Array
+    heads_bias: Array
+    output: Array
+    output_bias: Array
+
+
+class State(NamedTuple):
+    """`memory` [slot, width]; `read` [head, slot], where each head read last; `usage` [slot]; `content` [head
+    width], what was read; `controller`: the LSTM's (output, state)."""
+
+    memory: Array
+    read: Array
+    usage: Array
+    content: Array
+    controller: tuple[Array, Array]
+
+
+def ntm(
+    way: int, *, hidden: int = 200, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.95
+) -> Memory:
+    """A memory of `slots` vectors, read by content and written by least recent use.
+
+    Args:
+      way: number of label slots.
+      hidden: size of the LSTM controller.
+      slots, width: size of the memory.
+      heads: read heads; each also writes.
+      decay: gamma, of the usage.
+
+    Returns:
+      A `Memory` over inputs of any shape (flattened), whose outputs are logits [time, way]; its loss is the
+      sum over the steps of their cross-entropy.
+
+    Raises:
+      ValueError: for sizes below 1, fewer slots than heads, or a decay outside [0, 1).
+    """
+    if min(hidden, slots, width, heads) < 1 or slots < heads or not 0 <= decay < 1:
+        raise ValueError(
+            f"ntm: hidden={hidden}, slots={slots}, width={width}, heads={heads}, decay={decay}; expected "
+            "sizes of at least 1, a slot for each head, and a decay of at least 0 and below 1"
+        )
+
+    def init(key: Key, x: Array) -> tuple[Weights, dict]:
+        inputs = x.reshape(x.shape[0], -1).shape[1] + way + heads * width
+        key_controller, key_heads, key_output = jax.random.split(key, 3)
+        glorot, dtype = jax.nn.initializers.glorot_uniform(), x.dtype
+        return Weights(
+            controller=lstm_cell(key_controller, inputs, hidden, dtype),
+            heads=glorot(key_heads, (hidden, heads * (2 * width + 1)), dtype),
+            heads_bias=jnp.zeros(heads * (2 * width + 1), dtype),
+            output=glorot(key_output, (hidden + heads * width, way), dtype),
+            output_bias=jnp.zeros(way, dtype),
+        ), {}
+
+    def prepare(
+        params: Weights, state: dict, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
+        mask: Array | None = None,
+    ) -> tuple[Array, dict]:  # fmt: skip
+        label = jax.nn.one_hot(feedback, way, dtype=x.dtype)
+        seen = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=-1)
+        return seen @ params.controller.inputs[: seen.shape[1]] + params.controller.bias[None], state
+
+    def carry(params: Weights, inputs: Array) -> State:
+        first = jnp.zeros(slots, inputs.dtype).at[0].set(1)
+        rest = jnp.zeros(hidden, inputs.dtype)
+        return State(
+            memory=jnp.full((slots, width), 1e-6, inputs.dtype),
+            read=jnp.broadcast_to(first, (heads, slots)),
+            usage=first,
+            content=jnp.zeros(heads * width, inputs.dtype),
+            controller=(rest, rest),
+        )
+
+    def step(params: Weights, carry: State, inputs: Array) -> tuple[State, Array]:
+        controller = params.controller
+        gates = inputs + carry.content @ controller.inputs[-heads * width :]
+        output, state = gated(gates + carry.controller[0] @ controller.recurrent, carry.controller[1])
+        asked = (output @ params.heads + params.heads_bias).reshape(heads, 2 * width + 1)
+        keys, contents = jnp.tanh(asked[:, :width]), jnp.tanh(asked[:, width:-1])
+        again = jax.nn.sigmoid(asked[:, -1:])
+
+        # Which slots are least used has no derivative.
+        _, least = lax.top_k(-lax.stop_gradient(carry.usage), heads)
+        unused = jax.nn.one_hot(least, slots, dtype=inputs.dtype)
+        write = again * carry.read + (1 - again) * unused
+        memory = carry.memory * (1 - unused[0])[:, None] + write.T @ contents
+        read = jax.nn.softmax(_cosine(keys, memory), axis=-1)
+        content = (read @ memory).reshape(-1)
+        usage = decay * carry.usage + read.sum(0) + write.sum(0)
+        logits = jnp.concatenate([output, content]) @ params.output + params.output_bias
+        return State(memory, read, usage, content, (output, state)), logits
+
+    return Memory(init, prepare, carry, step, summed_cross_entropy)
+
+
+def _cosine(keys: Array, memory: Array) -> Array:
+    """Cosine of each key [head, width] with each slot [slot, width]: [head, slot]; finite where one is 0."""
+    lengths = jnp.sqrt((jnp.square(keys).sum(1) + 1e-8)[:, None] * (jnp.square(memory).sum(1) + 1e-8)[None])
+    return keys @ memory.T / lengths
