@@ -11,18 +11,13 @@ since other work on the machine may slow both down.
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-from experiments.common import Experiment, Flag, UsageError, launch, shared, write_json
-
-Line = tuple[Callable[[], float], dict[str, Any]]
+from experiments.benchmarks import beside_torch
+from experiments.benchmarks.beside_torch import Line, compare, torch_line
+from experiments.common import Experiment, Flag, launch, shared
 
 
 def jmeta_line(settings: SimpleNamespace) -> Line:
@@ -79,51 +74,12 @@ def jmeta_line(settings: SimpleNamespace) -> Line:
     return measure, facts
 
 
-def torch_line(settings: SimpleNamespace) -> Line:
-    """The same for PyTorch, in a process that waits between the rounds."""
-    script = Path(__file__).with_name("maml_speed_torch.py")
-    command = [settings.torch_python, str(script)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(line: str) -> str:
-        assert process.stdin and process.stdout
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise UsageError(
-                f"--torch_python={settings.torch_python} cannot run {script}; see the lines above"
-            )
-        return answer
-
-    facts = {"version": ask(json.dumps(vars(settings))).strip()}
-    return lambda: sum(float(ask("")) for _ in range(settings.dispatch)), facts
-
-
 def run(settings: SimpleNamespace) -> int:
     """Measure, print, write."""
     lines = {"jmeta": jmeta_line(settings)}
     if settings.torch_python:
-        lines["pytorch"] = torch_line(settings)
-    for measure, _ in lines.values():  # the first round pays for allocations and is not counted
-        measure()
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
-    for _ in range(settings.rounds):
-        for name, (measure, _) in lines.items():
-            seconds[name].append(measure())
-
-    report: dict[str, Any] = {"setting": vars(settings), "lines": {}}
-    for name, (_, facts) in lines.items():
-        rates = [settings.meta_batch * settings.dispatch / s for s in seconds[name]]
-        report["lines"][name] = {**facts, "tasks_per_second": rates}
-        print(f"{name:8}{statistics.median(rates):6.2f} tasks/s, best {max(rates):.2f}  {facts}")
-    if settings.torch_python:
-        ratios = [theirs / ours for ours, theirs in zip(seconds["jmeta"], seconds["pytorch"])]
-        report["ratio"] = statistics.median(ratios)
-        print(f"jmeta / pytorch {report['ratio']:.2f} (rounds from {min(ratios):.2f} to {max(ratios):.2f})")
-    if settings.output:
-        write_json(Path(settings.output), report)
-    return 0
+        lines["pytorch"] = torch_line(settings, Path(__file__).with_name("maml_speed_torch.py"))
+    return compare(settings, lines)
 
 
 _NAMES = "meta_batch way shot query filters image_size".split()
@@ -135,11 +91,8 @@ FLAGS = shared(*_NAMES, meta_batch=4, shot=1, image_size=28) | {
     "remat": Flag("enum", "none", "what the reverse pass computes again", ("none", "step")),
     "chunk": Flag("integer", None, "play so many tasks at a time; all at once if not given"),
     "devices": Flag("integer", None, "virtual CPU devices to shard the tasks over"),
-    "dispatch": Flag("integer", 4, "meta-steps in one dispatch"),
-    "rounds": Flag("integer", 7, "rounds, each a dispatch of both"),
-    "torch_python": Flag("string", None, "a Python interpreter with PyTorch; jmeta alone if not given"),
-    "output": Flag("string", None, "JSON file to write"),
 }
+FLAGS |= beside_torch.FLAGS
 EXPERIMENT = Experiment("benchmarks.maml_speed", __doc__ or "", FLAGS, {}, run)
 
 if __name__ == "__main__":
