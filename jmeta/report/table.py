@@ -159,7 +159,7 @@ def _measured(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
         raise ValueError("it holds no metric")
     metric = "accuracy" if "accuracy" in metrics else next(iter(metrics))
     scale = 100.0 if metric == "accuracy" else 1.0
-    paper = papers().get((results.get("published") or {}).get("paper"), {})
+    paper = papers().get(str((results.get("published") or {}).get("paper")), {})
     by_medians = seeds and paper.get("statistic") == "median"
     summary = seeds[metric]["of_medians"] if by_medians else metrics[metric]
     ours = {name: scale * float(summary[name]) for name in ("mean", "ci95")}
@@ -244,7 +244,8 @@ def _published_cell(row: Row | None) -> str:
     if row is None:
         return ""
     mark = " †" if row["origin"] == "official_code" else ""
-    return _pm(row["accuracy"]["mean"], row["accuracy"]["ci95"]) + mark
+    metric = next(name for name in ("accuracy", "retained_accuracy") if name in row)
+    return _pm(row[metric]["mean"], row[metric]["ci95"]) + mark
 
 
 def _method(row: Row) -> str:

@@ -1,0 +1,191 @@
+"""Continual runs: the published settings, resuming, the grid, and a whole run on a handful of images."""
+
+import gzip
+import json
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments import continual
+from experiments.common import UsageError, parse
+
+ARGV = ["continual"]
+
+
+def settled(*flags):
+    return continual.settle(parse(continual.EXPERIMENT, [*ARGV, *flags]))
+
+
+def test_published_settings_of_la_maml_and_mer():
+    rotations = settled("--algorithm=la_maml")
+    expected = {"initial_rate": 0.15, "rate_learning_rate": 0.3, "glances": 5, "capacity": 200, "replay": 10,
+                "batch": 10, "clip_norm": 2.0, "tasks": 20, "samples": 1000, "passes": 1,
+                "initialise": "he_normal"}  # fmt: skip
+    assert {name: getattr(rotations, name) for name in expected} == expected
+    many = settled("--algorithm=la_maml", "--dataset=mnist_many_permutations")
+    assert (many.initial_rate, many.rate_learning_rate, many.glances, many.capacity) == (0.1, 0.1, 10, 500)
+    assert (many.tasks, many.samples) == (100, 200)
+    mer = settled("--preset=table5_mnist_permutations_mer")
+    assert (mer.learning_rate, mer.within, mer.across, mer.replay, mer.replay_batches, mer.batch) == (
+        0.03, 0.03, 1.0, 10, 10, 1,
+    )  # fmt: skip
+    gem = settled("--preset=table5_mnist_many_permutations_gem")
+    assert (gem.learning_rate, gem.margin, gem.slots, gem.num_seeds) == (0.003, 0.1, 5, 5)
+    assert continual.learner_settings(gem)["tasks"] == 100
+    assert continual.learner_settings(gem)["clip"] is None
+
+
+def test_every_preset_is_meant_for_its_algorithm():
+    for name, values in continual.EXPERIMENT.presets.items():
+        settings = SimpleNamespace(**dict.fromkeys(continual.FLAGS) | values)
+        assert not set(continual.stray(settings)) & set(values), name
+        parse(continual.EXPERIMENT, [*ARGV, f"--preset={name}"])
+
+
+def test_published_rows_are_those_of_table_5():
+    row = continual.published_row(settled("--algorithm=sparse_la_maml", "--dataset=mnist_permutations"))
+    assert (row["table"], row["retained_accuracy"]["mean"]) == ("5", 76.88)
+    assert row["backward_transfer_and_interference"] == {"mean": -8.39, "std": 0.63, "ci95": 0.55}
+    assert continual.published_row(settled("--algorithm=sgd"))["retained_accuracy"]["mean"] == 53.38
+    assert continual.published_row(settled("--algorithm=er")) is None
+    for other in ("--passes=10", "--tasks=5", "--images=fashion_mnist"):
+        assert continual.published_row(settled("--algorithm=la_maml", other)) is None
+
+
+def test_a_grid_is_a_product_of_lists():
+    points = continual.parse_grid("rate=0.1:0.2,mask_learning_rate=1", "sparse_la_maml")
+    assert points == [{"rate": 0.1, "mask_learning_rate": 1.0}, {"rate": 0.2, "mask_learning_rate": 1.0}]
+    assert continual.parse_grid("", "sgd") == [{}]
+    for text, message in (("rate=0.1", "expected once each of learning_rate"), ("learning_rate=a", "number")):
+        with pytest.raises(UsageError, match=message):
+            continual.parse_grid(text, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--algorithm=sgd", "--glances=2"], "--glances=2 has no meaning here: sgd has none"),
+        (["--glances=0"], "--glances=0; expected at least 1"),
+        (["--batch=7"], "--batch=7 does not divide --samples=1000"),
+        (["--grid=within=1"], "'within'; expected once each"),
+    ],
+)
+def test_flags_that_cannot_be(flags, message):
+    with pytest.raises(UsageError, match=message):
+        settled(*flags)
+
+
+FILES = {"train": (300, "train"), "test": (50, "t10k")}
+TINY = "--tasks=2 --samples=20 --hidden=8".split()
+
+
+@pytest.fixture(scope="module")
+def small_mnist(tmp_path_factory):
+    """A folder of idx files with a few images that can be told apart, and their sizes for the reader."""
+    folder = tmp_path_factory.mktemp("data") / "mnist"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 256, (10, 28, 28))
+    for count, name in FILES.values():
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.clip(kinds[labels] + random.integers(-40, 40, (count, 28, 28)), 0, 255).astype(np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            path = folder / f"{name}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+    return folder
+
+
+@pytest.fixture
+def run(small_mnist, monkeypatch, capsys, enable_x64):
+    """`run(*flags)`: a run in this process on the small images; exit status and results."""
+    from jmeta.data.sources import mnist
+
+    monkeypatch.setattr(mnist, "SIZES", {part: count for part, (count, _) in FILES.items()})
+
+    def call(*flags):
+        settings = parse(continual.EXPERIMENT, [*ARGV, *TINY, f"--data_dir={small_mnist}", *flags])
+        with enable_x64(False):
+            status = continual.run(settings)
+        out = capsys.readouterr().out.strip().splitlines()
+        return status, json.loads(out[-1]) if out else None
+
+    return call
+
+
+def test_a_run_leaves_what_the_contract_names(run, tmp_path):
+    status, results = run(
+        "--algorithm=la_maml", "--glances=2", "--num_seeds=2", f"--workdir={tmp_path / 'run'}"
+    )
+    assert status == 0
+    assert results == json.loads((tmp_path / "run/results.json").read_text())
+    assert (results["experiment"], results["steps"], results["published"]) == ("continual", 4, None)
+    matrices = np.load(tmp_path / "run/eval.npz")["accuracy_matrix"]
+    assert matrices.shape == (2, 2, 2) and matrices.max() <= 100
+    retained = results["eval"]["metrics"]["retained_accuracy"]
+    np.testing.assert_allclose(retained["mean"], matrices[:, -1].mean())
+    np.testing.assert_allclose(retained["std"], matrices[:, -1].mean(1).std(ddof=1))
+    transfer = results["eval"]["metrics"]["backward_transfer_and_interference"]["mean"]
+    diagonal = np.diagonal(matrices, axis1=1, axis2=2).mean()
+    np.testing.assert_allclose(transfer, matrices[:, -1].mean() - diagonal, atol=1e-9)
+    assert results["learned"].keys() >= {"sparsity", "sparsity/W1", "sparsity/b3"}
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4] and len(lines[0]["loss_by_lane"]) == 2
+    for name in ("accuracy_matrix", "sparsity", "learning_curves"):
+        assert (tmp_path / f"run/figures/{name}.png").stat().st_size > 5000
+
+
+def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, monkeypatch):
+    from experiments import continual_run
+
+    flags = ["--algorithm=er", "--replay=3", "--capacity=20", "--checkpoint_every=1"]
+    _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
+
+    class Killed(BaseException):
+        pass
+
+    line = continual_run._line
+
+    def killed(done, *rest):
+        if done == 2:
+            raise Killed
+        return line(done, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(continual_run, "_line", killed)
+        with pytest.raises(Killed):
+            run(*flags, f"--workdir={tmp_path / 'parts'}")
+    assert not (tmp_path / "parts/results.json").exists()
+    _, resumed = run(*flags, f"--workdir={tmp_path / 'parts'}")
+    assert resumed["eval"]["metrics"] == whole["eval"]["metrics"] and resumed["steps"] == whole["steps"]
+    a, b = (np.load(tmp_path / part / "eval.npz")["accuracy_matrix"] for part in ("whole", "parts"))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_grid_runs_every_point_and_reports_the_best_first(run, tmp_path):
+    flags = ["--algorithm=sgd", "--batch=5", "--grid=learning_rate=0.1:0.0001:0.1"]
+    _, results = run(*flags, f"--workdir={tmp_path / 'grid'}")
+    assert [point["values"]["learning_rate"] for point in results["grid"]] == [0.1, 0.0001, 0.1]
+    retained = [point["metrics"]["retained_accuracy"]["mean"] for point in results["grid"]]
+    assert retained[0] == retained[2] != retained[1]
+    assert results["eval"]["metrics"]["retained_accuracy"]["mean"] == max(retained)
+    matrices = np.load(tmp_path / "grid/eval.npz")["accuracy_matrix_of_grid"]
+    np.testing.assert_allclose(matrices[:, 0, -1].mean(1), retained)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_but_not_a_grid():
+    from experiments.continual_run import _check_finite
+    from jmeta.outer.finite import NonFiniteError
+
+    settings = settled("--algorithm=sgd", "--seed=4", "--num_seeds=2")
+    _check_finite(settings, {"loss": np.array([1.0, 2.0])}, 3, None)
+    with pytest.raises(
+        NonFiniteError, match="task 3: the loss of seed 5 is not finite; there is no checkpoint"
+    ):
+        _check_finite(settings, {"loss": np.array([1.0, np.nan])}, 3, None)
+    settings.grid = "learning_rate=1:2"
+    _check_finite(settings, {"loss": np.array([1.0, np.inf])}, 3, 2)
+    with pytest.raises(NonFiniteError, match="the checkpoint after task 2 is before it"):
+        _check_finite(settings, {"loss": np.array([np.nan, np.inf])}, 3, 2)

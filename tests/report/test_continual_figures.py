@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from jmeta.report import continual_figures
+
+
+def pixels(path):
+    from PIL import Image
+
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_the_accuracy_matrix_shows_its_numbers(tmp_path):
+    low = continual_figures.accuracy_matrix(np.full((3, 3), 5.0), tmp_path / "low.png")
+    high = continual_figures.accuracy_matrix(np.full((3, 3), 95.0), tmp_path / "high.png")
+    assert (pixels(low) != pixels(high)).any(-1).mean() > 0.3
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_sparsity_has_a_line_for_each_group(tmp_path, lanes):
+    records = [
+        {"task": task, "loss": 1.0, "sparsity/W1": 0.1 * task, "sparsity/b1": 0.2 * task}
+        | ({"sparsity/W1_by_lane": [0.1 * task, 0.3], "sparsity/b1_by_lane": [0.0, 0.1]} if lanes else {})
+        for task in range(3)
+    ]
+    path = continual_figures.sparsity_by_layer(records, tmp_path / "sparsity.svg")
+    drawn = path.read_text()
+    assert ">W1<" in drawn and ">b1<" in drawn and "by_lane" not in drawn
+
+
+def test_no_record_is_an_empty_figure(tmp_path):
+    assert continual_figures.sparsity_by_layer([], tmp_path / "none.png").stat().st_size > 0
