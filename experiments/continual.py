@@ -187,6 +187,10 @@ def settle(settings: SimpleNamespace) -> SimpleNamespace:
         value = getattr(settled, name, None)
         if value is not None and value < smallest:
             raise UsageError(f"--{name}={value}; expected at least {smallest}")
+    for name in set(TUNABLE) - {"initial_score"}:
+        value = getattr(settled, name, None)
+        if value is not None and not 0 <= value < float("inf"):
+            raise UsageError(f"--{name}={value}; expected a number of at least 0")
     if settled.samples % settled.batch:
         raise UsageError(f"--batch={settled.batch} does not divide --samples={settled.samples}")
     if settled.transform_seed is not None and settled.transform_seed < 0:

@@ -26,6 +26,7 @@ def accuracy_matrix(matrix: Any, path: str | os.PathLike[str]) -> Path:
         shown = panel.imshow(matrix, vmin=0, vmax=100, cmap="viridis", extent=extent, aspect="auto")
         panel.grid(False)
         panel.set(xlabel="tested on task", ylabel="after task")
+        _whole_tasks(panel.xaxis, panel.yaxis)
         panel.set_title(
             f"retained {retained:.1f} %, backward transfer {retained - learning:+.1f}", loc="left"
         )
@@ -59,6 +60,12 @@ def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -
                     tasks, share - spread, share + spread, color=colour, alpha=0.15, linewidth=0
                 )
         panel.set(xlabel="tasks seen", ylabel="sparsity (%)", ylim=(-2, 102))
+        _whole_tasks(panel.xaxis)
         if groups:
             panel.legend(ncols=2)
     return Path(path)
+
+
+def _whole_tasks(*axes: Any) -> None:
+    for axis in axes:
+        axis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -68,6 +68,7 @@ def test_a_grid_is_a_product_of_lists():
     [
         (["--algorithm=sgd", "--glances=2"], "--glances=2 has no meaning here: sgd has none"),
         (["--glances=0"], "--glances=0; expected at least 1"),
+        (["--rate_learning_rate=-1"], "--rate_learning_rate=-1.0; expected a number of at least 0"),
         (["--batch=7"], "--batch=7 does not divide --samples=1000"),
         (["--grid=within=1"], "'within'; expected once each"),
     ],
