@@ -287,7 +287,7 @@ def samplers(settings: SimpleNamespace, source: Dataset) -> dict[str, Any]:
         options = {"shot": settings.shot, "query": settings.query, "phase": (-math.pi, 0.0)}
         return {split: source.episodes(split, **options) for split in ("train", "validation", "test")}
     made = tasks.samplers(source, settings)
-    if settings.algorithm in ("finetune", "baseline_pp"):
+    if settings.algorithm in ("finetune", "baseline_pp") and not settings.eval_only:
         made["train"] = flat_batches(source.splits["train"], size=settings.pretrain_batch)
     return made
 

@@ -97,10 +97,11 @@ class _FlatDraw(NamedTuple):
     size: int
 
     def __call__(self, dataset: ClassDataset, key: Key) -> Task:
-        examples = jnp.asarray(dataset.examples)
-        rows = below(key, jnp.full(self.size, examples.shape[0], jnp.int32))
-        y = jnp.searchsorted(dataset.offsets, rows, side="right").astype(jnp.int32) - 1
-        x = examples.at[rows].get(mode="promise_in_bounds")
+        ends = jnp.cumsum(dataset.counts)  # a split's classes need not lie together among the examples
+        drawn = below(key, jnp.full(self.size, ends[-1], jnp.int32))
+        y = jnp.searchsorted(ends, drawn, side="right").astype(jnp.int32)
+        rows = dataset.offsets[y] + drawn - (ends[y] - dataset.counts[y])
+        x = jnp.asarray(dataset.examples).at[rows].get(mode="promise_in_bounds")
         batch = Batch(x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x, y)
         return Task(batch, batch)
 

@@ -101,6 +101,10 @@ def test_flat_batches_draw_every_example_with_its_class():
     tasks = jax.vmap(flat_batches(data, size=50))(jax.random.split(jax.random.key(0), 40))
     x, y = np.asarray(tasks.query.x).reshape(-1).astype(int), np.asarray(tasks.query.y).reshape(-1)
     assert (y == np.array([0, 0, 0, 1, 1, 2])[x]).all()
+    apart = data._replace(offsets=data.offsets[[2, 0]], counts=data.counts[[2, 0]])  # of a split
+    task = flat_batches(apart, size=64)(jax.random.key(0))
+    assert (task.query.y == jnp.where(task.query.x[:, 0] == 5, 0, 1)).all() and task.query.x.max() == 5
+    assert sorted(set(task.query.x[:, 0].tolist())) == [0, 1, 2, 5]
     counts = np.bincount(x, minlength=6)
     assert ((counts - 2000 / 6) ** 2 / (2000 / 6)).sum() < 20.5  # chi-squared, 5 degrees, p = 0.001
     with pytest.raises(ValueError, match="at least 1"):

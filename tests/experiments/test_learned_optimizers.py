@@ -73,15 +73,13 @@ def test_a_seed_among_others_is_the_seed_alone(sine, run_experiment, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["meta_lstm_enhanced", "scratch"])
-def test_images(algorithm, run_experiment, tmp_path):
-    flags = [
-        f for f in IMAGES if algorithm != "scratch" or not f.startswith(("--steps", "--eval_every", "--val"))
-    ]
+def test_images(run_experiment, tmp_path):
+    """The transfer baseline without pre-training, which takes no outer step."""
+    kept = [flag for flag in IMAGES if not flag.startswith(("--steps", "--eval_every", "--validation"))]
     results = last_line(
-        run_experiment("learned_optimizers", *flags, f"--algorithm={algorithm}", f"--workdir={tmp_path}")
+        run_experiment("learned_optimizers", *kept, "--algorithm=scratch", f"--workdir={tmp_path}")
     )
-    assert results["algorithm"] == algorithm and results["steps"] == (0 if algorithm == "scratch" else 4)
+    assert results["algorithm"] == "scratch" and results["steps"] == 0
     assert 0 <= results["eval"]["metrics"]["accuracy"]["mean"] <= 1
 
 
@@ -91,11 +89,11 @@ def test_across_domains(run_experiment, tmp_path):
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for name, classes in (("here", 12), ("there", 9)):
+    for name, classes in (("here", 20), ("there", 25)):
         for index in range(classes):
             folder = tmp_path / name / f"class{index}"
             os.makedirs(folder)
-            for number in range(6):
+            for number in range(3):
                 pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     common = [flag for flag in IMAGES if not flag.startswith("--dataset")]

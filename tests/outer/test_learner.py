@@ -218,7 +218,7 @@ def test_a_misfit_is_one_sentence_at_init(model, task, loss, message):
 
 
 def test_bad_settings_raise():
-    with pytest.raises(TypeError, match="expected an Adapter or a Model"):
+    with pytest.raises(TypeError, match="expected an Adapter, a Memory or a Model"):
         learner(lambda x: x, mean_squared_error, optax.sgd(0.1))
     with pytest.raises(ValueError, match="reduce='median'"):
         make(reduce="median")
