@@ -95,7 +95,7 @@ FLAGS = shared("meta_batch", "way", "filters", "image_size", meta_batch=2, image
     "channels": Flag("integer", 1, "channels of an image"),
     "presentations": Flag("integer", 10, "examples of a class in a stream"),
     "hidden": Flag("integer", 256, "size of the LSTM"),
-    "remat_every": Flag("integer", 1, "steps between the states that backpropagation keeps"),
+    "remat_every": Flag("integer", None, "steps between the states that backpropagation keeps [all kept]"),
     "memory": Flag("boolean", False, "print the peak memory by --remat_every too"),
 }
 FLAGS |= beside_torch.FLAGS | {"dispatch": Flag("integer", 1, "training steps in one dispatch")}
