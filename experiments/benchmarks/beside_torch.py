@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,30 @@ from experiments.common import Flag, UsageError, write_json
 Line = tuple[
     Callable[[], float], dict[str, Any]
 ]  # seconds of a dispatch of steps, and facts about the program
+
+
+def jmeta_line(step: Callable[[Any, Any], Any], settings: SimpleNamespace, state: Any, tasks: Any) -> Line:
+    """jmeta's line: `dispatch` steps `(state, tasks) -> state` in one compiled program."""
+    import jax
+
+    def dispatch(count: int, state: Any, tasks: Any) -> Any:
+        return jax.lax.fori_loop(0, count, lambda _, state: step(state, tasks), state)
+
+    begin = time.perf_counter()
+    program = jax.jit(dispatch).lower(settings.dispatch, state, tasks).compile()
+    facts = {
+        "version": jax.__version__,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "compile_seconds": time.perf_counter() - begin,
+        "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
+    }
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(program(settings.dispatch, state, tasks))
+        return time.perf_counter() - begin
+
+    return measure, facts
 
 
 def torch_line(settings: SimpleNamespace, script: Path) -> Line:

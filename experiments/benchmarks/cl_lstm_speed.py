@@ -10,7 +10,6 @@ and with rematerialisation, beside the analytic arithmetic of one step.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,24 +44,7 @@ def jmeta_line(settings: SimpleNamespace) -> Line:
     made, streams = learner_and_streams(settings, settings.remat_every)
     state = jax.jit(made.init)(jax.random.key(0), streams.x[0])
 
-    def dispatch(count: int, state: Any, streams: Any) -> Any:
-        return jax.lax.fori_loop(0, count, lambda _, state: made.step(state, streams)[0], state)
-
-    begin = time.perf_counter()
-    program = jax.jit(dispatch).lower(settings.dispatch, state, streams).compile()
-    facts = {
-        "version": jax.__version__,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "compile_seconds": time.perf_counter() - begin,
-        "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
-    }
-
-    def measure() -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(program(settings.dispatch, state, streams))
-        return time.perf_counter() - begin
-
-    return measure, facts
+    return beside_torch.jmeta_line(lambda state, tasks: made.step(state, tasks)[0], settings, state, streams)
 
 
 def peak_memory(settings: SimpleNamespace) -> None:

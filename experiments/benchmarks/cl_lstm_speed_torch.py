@@ -5,11 +5,11 @@ Run by `cl_lstm_speed --torch_python=...` with an interpreter that has PyTorch, 
 
 import json
 import sys
-import time
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch_steps import serve
 
 
 class Layer(nn.Module):
@@ -86,11 +86,7 @@ def main() -> None:
         (functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / tasks).backward()
         outer.step()
 
-    print(torch.__version__, flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        step()
-        print(time.perf_counter() - start, flush=True)
+    serve(step)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ since other work on the machine may slow both down.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,29 +48,12 @@ def jmeta_line(settings: SimpleNamespace) -> Line:
     mesh = jmeta.task_mesh() if jax.device_count() > 1 else None
     maml = jmeta.learner(adapter, jmeta.cross_entropy, optax.adam(1e-3), mesh=mesh, chunk=settings.chunk)
 
-    def dispatch(count: int, state: jmeta.LearnerState, tasks: jmeta.Task) -> jmeta.LearnerState:
-        return jax.lax.fori_loop(0, count, lambda _, state: maml.step(state, tasks)[0], state)
-
     state = maml.init(jax.random.key(0), tasks.support.x[0])
     if mesh is not None:
         over = jax.sharding.PartitionSpec
         tasks = jax.device_put(tasks, jax.NamedSharding(mesh, over("task")))
         state = jax.device_put(state, jax.NamedSharding(mesh, over()))
-    begin = time.perf_counter()
-    program = jax.jit(dispatch).lower(settings.dispatch, state, tasks).compile()
-    facts = {
-        "version": jax.__version__,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "compile_seconds": time.perf_counter() - begin,
-        "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
-    }
-
-    def measure() -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(program(settings.dispatch, state, tasks))
-        return time.perf_counter() - begin
-
-    return measure, facts
+    return beside_torch.jmeta_line(lambda state, tasks: maml.step(state, tasks)[0], settings, state, tasks)
 
 
 def run(settings: SimpleNamespace) -> int:

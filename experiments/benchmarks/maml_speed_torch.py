@@ -6,12 +6,12 @@ the setting as one line of JSON; then for each further line takes a meta-step an
 
 import json
 import sys
-import time
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch_steps import serve
 
 
 class Block(nn.Module):
@@ -59,11 +59,7 @@ def main() -> None:
         (total / tasks).backward()
         outer.step()
 
-    print(torch.__version__, flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        meta_step()
-        print(time.perf_counter() - start, flush=True)
+    serve(meta_step)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jmeta.losses import summed_cross_entropy
+from jmeta.memory.similarity import cosine
 from jmeta.models.recurrent import Cell, gated, lstm_cell
 from jmeta.types import Array, Key, Memory
 
@@ -107,16 +108,10 @@ def ntm(
         unused = jax.nn.one_hot(least, slots, dtype=inputs.dtype)
         write = again * carry.read + (1 - again) * unused
         memory = carry.memory * (1 - unused[0])[:, None] + write.T @ contents
-        read = jax.nn.softmax(_cosine(keys, memory), axis=-1)
+        read = jax.nn.softmax(cosine(keys, memory), axis=-1)
         content = (read @ memory).reshape(-1)
         usage = decay * carry.usage + read.sum(0) + write.sum(0)
         logits = jnp.concatenate([output, content]) @ params.output + params.output_bias
         return State(memory, read, usage, content, (output, state)), logits
 
     return Memory(init, prepare, carry, step, summed_cross_entropy)
-
-
-def _cosine(keys: Array, memory: Array) -> Array:
-    """Cosine of each key [head, width] with each slot [slot, width]: [head, slot]; finite where one is 0."""
-    lengths = jnp.sqrt((jnp.square(keys).sum(1) + 1e-8)[:, None] * (jnp.square(memory).sum(1) + 1e-8)[None])
-    return keys @ memory.T / lengths

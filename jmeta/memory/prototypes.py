@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jmeta.memory.delayed import empty_queue, push
+from jmeta.memory.similarity import cosine
 from jmeta.models.recurrent import Cell, gated, lstm_cell
 from jmeta.types import Array, Key, Memory, Model, PyTree, Stream
 
@@ -151,7 +152,7 @@ def cpm(way: int, encoder: Model, *, delay: int = 1, hidden: int = 256) -> Memor
         means, counts = write(params, before, before.queue[0], label), before.counts
         counts = counts + jax.nn.one_hot(label, way, dtype=counts.dtype)
         placed, weights = features + shift, jax.nn.softplus(compared)
-        similarity = _cosine((weights * placed)[None], weights[None] * means)
+        similarity = cosine((weights * placed)[None], weights[None] * means)[0]
         logits = params.temperature * similarity
         novelty = ((-logits).min() - threshold) / jax.nn.softplus(scale + 1)
         prediction = Prediction(jnp.where(counts > 0, logits, UNKNOWN), novelty)
@@ -189,12 +190,6 @@ def _layer_norm(gates: Array, scale: Array) -> Array:
     centred = parts - parts.mean(1, keepdims=True)
     normal = centred / jnp.sqrt(jnp.square(centred).mean(1, keepdims=True) + 1e-5)
     return (normal * scale).reshape(-1)
-
-
-def _cosine(a: Array, b: Array) -> Array:
-    """Cosine of vectors [1, d] and [way, d], finite in value and derivative where one is zero: [way]."""
-    norms = jnp.sqrt((jnp.square(a).sum(-1) + 1e-8) * (jnp.square(b).sum(-1) + 1e-8))
-    return (a * b).sum(-1) / norms
 
 
 def _check_delay(who: str, delay: int) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jmeta.online import task_memory
-from jmeta.online.state import OnlineState, descend, init_params, loss_of, predictor, require
+from jmeta.online.state import OnlineState, descend, example_batch, init_params, loss_of, predictor, require
 from jmeta.types import Array, Batch, Key, Metrics, Model, Online, PyTree
 
 
@@ -40,8 +40,7 @@ def agem(
     measure = loss_of(model, loss)
 
     def init(key: Key, x: PyTree) -> OnlineState:
-        labels = jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32)
-        memory = task_memory.empty(tasks, slots, Batch(x, labels))
+        memory = task_memory.empty(tasks, slots, example_batch(x))
         return OnlineState(init_params(model, key, x), (), memory)
 
     def observe(

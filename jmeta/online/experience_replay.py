@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from jmeta.online import reservoir
-from jmeta.online.state import OnlineState, descend, init_params, joined, loss_of, predictor, require
+from jmeta.online.state import (
+    OnlineState,
+    descend,
+    example_batch,
+    init_params,
+    joined,
+    loss_of,
+    predictor,
+    require,
+)
 from jmeta.types import Array, Batch, Key, Metrics, Model, Online, PyTree
 
 
@@ -29,8 +37,7 @@ def experience_replay(
     measure = loss_of(model, loss)
 
     def init(key: Key, x: PyTree) -> OnlineState:
-        labels = jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32)
-        return OnlineState(init_params(model, key, x), (), reservoir.empty(capacity, Batch(x, labels)))
+        return OnlineState(init_params(model, key, x), (), reservoir.empty(capacity, example_batch(x)))
 
     def observe(
         state: OnlineState, batch: Batch, *, task: Array, first_pass: Array, key: Key

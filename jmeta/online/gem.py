@@ -10,7 +10,16 @@ from jax.flatten_util import ravel_pytree
 
 from jmeta.online import task_memory
 from jmeta.online.projection import project
-from jmeta.online.state import OnlineState, clip_norm, descend, init_params, loss_of, predictor, require
+from jmeta.online.state import (
+    OnlineState,
+    clip_norm,
+    descend,
+    example_batch,
+    init_params,
+    loss_of,
+    predictor,
+    require,
+)
 from jmeta.types import Array, Batch, Key, Metrics, Model, Online, PyTree
 
 
@@ -48,8 +57,7 @@ def gem(
     measure = loss_of(model, loss)
 
     def init(key: Key, x: PyTree) -> OnlineState:
-        labels = jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32)
-        memory = task_memory.empty(tasks, slots, Batch(x, labels))
+        memory = task_memory.empty(tasks, slots, example_batch(x))
         return OnlineState(init_params(model, key, x), (), memory)
 
     def past_gradients(params: PyTree, memory: task_memory.TaskMemory, task: Array) -> Array:

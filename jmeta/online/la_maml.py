@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jmeta.online.meta_replay import Ahead, MetaLoss, meta_replay
+from jmeta.online.meta_replay import meta_replay
 from jmeta.online.state import descend
 from jmeta.types import Array, Batch, Model, Online, PyTree
 
@@ -19,12 +20,7 @@ def la_maml(
     initial_rate: float = 0.15,
     rate_learning_rate: float = 0.3,
     learning_rate: float | None = None,
-    glances: int = 5,
-    capacity: int = 200,
-    replay: int = 10,
-    clip: float | None = 2.0,
-    meta_loss: MetaLoss = "mean",
-    ahead: Ahead | None = None,
+    **options: Any,
 ) -> Online:
     """La-MAML: inner steps with rates max(alpha, 0), the alpha moved first, then the weights.
 
@@ -39,7 +35,8 @@ def la_maml(
       initial_rate: alpha at first, for every weight.
       rate_learning_rate: of alpha.
       learning_rate: of the weights in the synchronous update; None for the asynchronous one.
-      glances, capacity, replay, clip, meta_loss, ahead: see `jmeta.online.meta_replay.meta_replay`.
+      **options: `glances`, `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of
+        `jmeta.online.meta_replay.meta_replay`.
 
     Raises:
       ValueError: for settings that mean nothing.
@@ -57,10 +54,5 @@ def la_maml(
         learned=lambda params: jax.tree.map(lambda leaf: jnp.full_like(leaf, initial_rate), params),
         rates=lambda alpha, params: jax.tree.map(jax.nn.relu, alpha),
         update=update,
-        glances=glances,
-        capacity=capacity,
-        replay=replay,
-        clip=clip,
-        meta_loss=meta_loss,
-        ahead=ahead,
+        **options,
     )

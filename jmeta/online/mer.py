@@ -11,6 +11,7 @@ from jmeta.online import reservoir
 from jmeta.online.state import (
     OnlineState,
     descend,
+    example_batch,
     examples_of,
     init_params,
     joined,
@@ -54,8 +55,7 @@ def mer(
     measure = loss_of(model, loss)
 
     def init(key: Key, x: PyTree) -> OnlineState:
-        labels = jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32)
-        return OnlineState(init_params(model, key, x), (), reservoir.empty(capacity, Batch(x, labels)))
+        return OnlineState(init_params(model, key, x), (), reservoir.empty(capacity, example_batch(x)))
 
     def step(params: PyTree, example: Batch) -> tuple[PyTree, Array]:
         value, grads = jax.value_and_grad(measure)(params, example)  # masked: no loss, no gradient

@@ -19,6 +19,7 @@ from jmeta.online.state import (
     OnlineState,
     clip_norm,
     descend,
+    example_batch,
     examples_of,
     init_params,
     joined,
@@ -89,11 +90,11 @@ def meta_replay(
     learned: Callable[[PyTree], PyTree],
     rates: Callable[[PyTree, PyTree], PyTree],
     update: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
-    glances: int,
-    capacity: int,
-    replay: int,
-    clip: float | None,
-    meta_loss: MetaLoss,
+    glances: int = 5,
+    capacity: int = 200,
+    replay: int = 10,
+    clip: float | None = 2.0,
+    meta_loss: MetaLoss = "mean",
     ahead: Ahead | None = None,
 ) -> Online:
     """The learner whose glances look ahead with the inner rates of what it learns beside the weights.
@@ -121,8 +122,7 @@ def meta_replay(
 
     def init(key: Key, x: PyTree) -> OnlineState:
         params = init_params(model, key, x)
-        labels = jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32)
-        return OnlineState(params, learned(params), reservoir.empty(capacity, Batch(x, labels)))
+        return OnlineState(params, learned(params), reservoir.empty(capacity, example_batch(x)))
 
     def glance(state: OnlineState, batch: Batch, key: Key) -> tuple[OnlineState, Array]:
         key_order, key_draw = jax.random.split(key)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jmeta.online.meta_replay import Ahead, MetaLoss, meta_replay
+from jmeta.online.meta_replay import meta_replay
 from jmeta.online.state import descend
 from jmeta.types import Array, Batch, Model, Online, PyTree
 
@@ -18,18 +19,13 @@ def replay_maml(
     *,
     inner_rate: float = 0.1,
     learning_rate: float = 0.1,
-    glances: int = 5,
-    capacity: int = 200,
-    replay: int = 10,
-    clip: float | None = 2.0,
-    meta_loss: MetaLoss = "mean",
-    ahead: Ahead | None = None,
+    **options: Any,
 ) -> Online:
     """Inner steps of size `inner_rate`, then theta <- theta - learning_rate * clip(dL / d theta).
 
-    Not to be taken for the continual-MAML of OSAKA, which has no replay. `glances`, `capacity`, `replay`,
-    `clip`, `meta_loss`, `ahead`: see `jmeta.online.meta_replay.meta_replay`. Raises ValueError for settings
-    that mean nothing.
+    Not to be taken for the continual-MAML of OSAKA, which has no replay. The `options` are `glances`,
+    `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of `jmeta.online.meta_replay.meta_replay`. Raises
+    ValueError for settings that mean nothing.
     """
 
     def rates(learned: PyTree, params: PyTree) -> PyTree:
@@ -45,10 +41,5 @@ def replay_maml(
         learned=lambda params: (),
         rates=rates,
         update=update,
-        glances=glances,
-        capacity=capacity,
-        replay=replay,
-        clip=clip,
-        meta_loss=meta_loss,
-        ahead=ahead,
+        **options,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jmeta.online.meta_replay import Ahead, MetaLoss, meta_replay
+from jmeta.online.meta_replay import meta_replay
 from jmeta.online.state import descend
 from jmeta.rules.masks import straight_through
 from jmeta.types import Array, Batch, Model, Online, PyTree
@@ -20,12 +21,7 @@ def sparse_la_maml(
     rate: float = 0.1,
     mask_learning_rate: float = 0.3,
     initial_score: float = 0.05,
-    glances: int = 5,
-    capacity: int = 200,
-    replay: int = 10,
-    clip: float | None = 2.0,
-    meta_loss: MetaLoss = "mean",
-    ahead: Ahead | None = None,
+    **options: Any,
 ) -> Online:
     """La-MAML with one fixed rate and a mask 1[m >= 0] in the place of learned rates, inside and outside.
 
@@ -39,7 +35,8 @@ def sparse_la_maml(
       rate: of the inner steps and of the weights.
       mask_learning_rate: of the scores m.
       initial_score: m at first, for every weight: all of them plastic where it is positive.
-      glances, capacity, replay, clip, meta_loss, ahead: see `jmeta.online.meta_replay.meta_replay`.
+      **options: `glances`, `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of
+        `jmeta.online.meta_replay.meta_replay`.
 
     Raises:
       ValueError: for settings that mean nothing.
@@ -59,10 +56,5 @@ def sparse_la_maml(
         learned=lambda params: jax.tree.map(lambda leaf: jnp.full_like(leaf, initial_score), params),
         rates=rates,
         update=update,
-        glances=glances,
-        capacity=capacity,
-        replay=replay,
-        clip=clip,
-        meta_loss=meta_loss,
-        ahead=ahead,
+        **options,
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jmeta.types import Array, Batch, Key, Model, PyTree
 
@@ -37,6 +38,11 @@ def init_params(model: Model, key: Key, x: PyTree) -> PyTree:
     return params
 
 
+def example_batch(x: PyTree) -> Batch:
+    """Example inputs [example, ...] as a batch, to give a memory its shapes."""
+    return Batch(x, jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32))
+
+
 def loss_of(model: Model, loss: Callable[[PyTree, Batch], Array]) -> Loss:
     """`loss(outputs, batch)` as a function of parameters and batch."""
     return lambda params, batch: loss(model.apply(params, {}, batch.x, train=True)[0], batch)
@@ -61,11 +67,9 @@ def descend(params: PyTree, rate: PyTree | Array | float, grads: PyTree) -> PyTr
 
 def clip_norm(tree: PyTree, limit: float | None) -> PyTree:
     """`tree` scaled down to the global norm `limit` where it is longer; None is no limit."""
-    leaves = jax.tree.leaves(tree)
-    if limit is None or not leaves:
+    if limit is None or not jax.tree.leaves(tree):
         return tree
-    norm = jnp.sqrt(jnp.stack([jnp.square(leaf).sum() for leaf in leaves]).sum())
-    scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
+    scale = jnp.minimum(1.0, limit / jnp.maximum(optax.tree.norm(tree), 1e-12))
     return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), tree)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from jmeta.types import Array, Key, PyTree, Rule
 
@@ -22,11 +21,6 @@ def log_and_sign(values: Array, *, scale: float = 10.0) -> Array:
     first = jnp.where(large, jnp.log(size + 1e-8) / scale, -1.0)
     second = jnp.where(large, jnp.sign(values), jnp.exp(scale) * jnp.where(large, 0.0, values))
     return jnp.stack([first, second], axis=-1).astype(values.dtype)
-
-
-def ravel(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
-    """All coordinates of a tree as [coordinate], and the way back."""
-    return ravel_pytree(tree)
 
 
 def uniform(key: Key, shape: Sequence[int], bound: float, dtype: jnp.dtype) -> Array:

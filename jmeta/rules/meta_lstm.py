@@ -10,8 +10,10 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
-from jmeta.rules.coordinates import log_and_sign, ravel, uniform
+from jmeta.models.recurrent import gated
+from jmeta.rules.coordinates import log_and_sign, uniform
 from jmeta.types import Array, Key, PyTree, Rule
 
 Input = Literal["loss_and_gradient", "gradient", "raw_gradient"]
@@ -70,7 +72,7 @@ def meta_lstm(
         }
 
     def start(hyper: PyTree, params: PyTree, key: Key | None) -> PyTree:
-        flat, _ = ravel(params)
+        flat, _ = ravel_pytree(params)
         states = jnp.zeros((flat.size, hidden), flat.dtype)
         return {
             "output": states,
@@ -82,8 +84,8 @@ def meta_lstm(
     def update(
         hyper: PyTree, grads: PyTree, carry: PyTree, params: PyTree, *, loss: Array, step: Array
     ) -> tuple[PyTree, PyTree]:
-        gradient, unravel = ravel(grads)
-        weights, _ = ravel(params)
+        gradient, unravel = ravel_pytree(grads)
+        weights, _ = ravel_pytree(params)
         gradient = gradient / gradient_divisor
         output, state = _lstm(hyper["cell"], seen(gradient, loss), carry["output"], carry["state"])
         forget = _gate(hyper["forget"], output, weights, carry["forget"])
@@ -106,10 +108,7 @@ def meta_lstm(
 
 def _lstm(cell: dict[str, Array], x: Array, output: Array, state: Array) -> tuple[Array, Array]:
     bias = cell["input_bias"] + cell["recurrent_bias"]
-    gates = x @ cell["input_kernel"] + output @ cell["recurrent_kernel"] + bias[None]
-    accept, forget, candidate, emit = jnp.split(gates, 4, axis=-1)
-    state = jax.nn.sigmoid(forget) * state + jax.nn.sigmoid(accept) * jnp.tanh(candidate)
-    return jax.nn.sigmoid(emit) * jnp.tanh(state), state
+    return gated(x @ cell["input_kernel"] + output @ cell["recurrent_kernel"] + bias[None], state)
 
 
 def _gate(gate: dict[str, Array], output: Array, weights: Array, before: Array) -> Array:

@@ -10,8 +10,9 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
-from jmeta.rules.coordinates import log_and_sign, ravel, uniform
+from jmeta.rules.coordinates import log_and_sign, uniform
 from jmeta.types import Array, Key, PyTree, Rule
 
 Input = Literal["loss", "gradient", "gradient_history", "update_history", "step"]
@@ -71,11 +72,11 @@ def turtle(
         ]
         if not learn_rates:
             return {"network": layers}
-        flat, unravel = ravel(params)
+        flat, unravel = ravel_pytree(params)
         return {"network": layers, "rates": unravel(jax.random.uniform(key_rates, flat.shape, flat.dtype))}
 
     def start(hyper: PyTree, params: PyTree, key: Key | None) -> PyTree:
-        flat, _ = ravel(params)
+        flat, _ = ravel_pytree(params)
         return {name: jnp.zeros_like(flat) for name in averaged}
 
     def moved(average: Array, value: Array, first: Array) -> Array:
@@ -84,7 +85,7 @@ def turtle(
     def update(
         hyper: PyTree, grads: PyTree, carry: PyTree, params: PyTree, *, loss: Array, step: Array
     ) -> tuple[PyTree, PyTree]:
-        gradient, unravel = ravel(grads)
+        gradient, unravel = ravel_pytree(grads)
         carry = dict(carry)
         if "gradient_history" in carry:
             carry["gradient_history"] = moved(carry["gradient_history"], gradient, step == 0)
@@ -97,7 +98,7 @@ def turtle(
         ]
         moves = _network(hyper["network"], jnp.concatenate(as_columns, axis=-1))[:, 0]
         if learn_rates:
-            moves = moves * ravel(hyper["rates"])[0]
+            moves = moves * ravel_pytree(hyper["rates"])[0]
         if "update_history" in carry:
             carry["update_history"] = moved(carry["update_history"], moves, step == 0)
         return unravel(moves), carry
