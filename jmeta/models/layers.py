@@ -51,26 +51,33 @@ def convolution_primitive(weights: Weights, backend: str | None = None) -> Primi
     return "matmul" if backend == "cpu" else "lax"
 
 
-def patches(x: Array, *, padded: bool = True) -> Array:
+def patches(x: Array, *, padded: bool = True, stride: int = 1) -> Array:
     """The 3x3 neighbourhoods of images [image, height, width, channel], [image, height, width, 9 channel].
 
-    Outside an image is zero; where it is not `padded` there are neighbourhoods of inner pixels only.
+    Outside an image is zero; where it is not `padded` there are neighbourhoods of inner pixels only. With a
+    `stride` they are those of every stride-th pixel, from the first on.
     """
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) if padded else x
     height, width = x.shape[1] - 2, x.shape[2] - 2
-    shifted = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    shifted = [x[:, i : i + height : stride, j : j + width : stride] for i in range(3) for j in range(3)]
     return jnp.concatenate(shifted, axis=-1)
 
 
-def convolve(x: Array, kernel: Array, *, primitive: Primitive, padded: bool = True) -> Array:
-    """Images [image, height, width, in] convolved with a kernel [3, 3, in, out] or [1, 1, in, out], stride 1:
-    [image, height, width, out]; zeros outside, or smaller by the kernel's rim where not `padded`."""
+def convolve(
+    x: Array, kernel: Array, *, primitive: Primitive, padded: bool = True, stride: int = 1
+) -> Array:
+    """Images [image, height, width, in] convolved with a kernel [3, 3, in, out] or [1, 1, in, out]:
+    [image, height, width, out]; zeros outside, or smaller by the kernel's rim where not `padded`, and by the
+    `stride`."""
     if primitive == "lax":
-        padding = "SAME" if padded else "VALID"
+        rim = kernel.shape[0] // 2 if padded else 0
         return lax.conv_general_dilated(
-            x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, kernel, (stride, stride), [(rim, rim)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-    columns = x if kernel.shape[:2] == (1, 1) else patches(x, padded=padded)
+    if kernel.shape[:2] == (1, 1):
+        columns = x[:, ::stride, ::stride]
+    else:
+        columns = patches(x, padded=padded, stride=stride)
     return columns @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -118,7 +125,7 @@ def convolve_in_windows(
 
 
 class Conv(nn.Module):
-    """A convolution with stride 1: `size` 3 or 1, `features` output channels, zeros outside if `padded`."""
+    """A convolution: `size` 3 or 1, `features` output channels, zeros outside if `padded`."""
 
     features: int
     size: int = 3
@@ -126,6 +133,7 @@ class Conv(nn.Module):
     weights: Weights = "shared"
     padded: bool = True
     initialise: Initialise = "lecun_normal"
+    stride: int = 1
 
     @nn.compact
     def parameters(self, x: Array) -> tuple[Array, Array | None]:
@@ -138,7 +146,8 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Images [image, height, width, in] to [image, height, width, features]."""
         kernel, bias = self.parameters(x)
-        y = convolve(x, kernel, primitive=convolution_primitive(self.weights), padded=self.padded)
+        primitive = convolution_primitive(self.weights)
+        y = convolve(x, kernel, primitive=primitive, padded=self.padded, stride=self.stride)
         return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
 
@@ -183,11 +192,11 @@ def conv_norm_relu_pool(
     """
     kernel, bias = conv.parameters(x)
     primitive = convolution_primitive(conv.weights)
-    in_windows = primitive == "matmul" and 9 * kernel.shape[2] < kernel.shape[3]
+    in_windows = primitive == "matmul" and conv.stride == 1 and 9 * kernel.shape[2] < kernel.shape[3]
     if in_windows:
         y, mean, variance = convolve_in_windows(x, kernel, mask, padded=conv.padded)
     else:
-        y = convolve(x, kernel, primitive=primitive, padded=conv.padded)
+        y = convolve(x, kernel, primitive=primitive, padded=conv.padded, stride=conv.stride)
         mean, variance = moments(y, mask)
     shift = jnp.zeros_like(mean) if bias is None else bias
     centre, slope, offset = norm.terms(mean + shift, variance, train=train)

@@ -36,6 +36,16 @@ def test_matmul_convolution_equals_lax_to_the_second_derivative(height, width, s
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), *orders)
 
 
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(("height", "width", "size"), [(8, 7, 3), (5, 6, 1), (9, 9, 3)])
+def test_strided_convolution_is_every_second_pixel(height, width, size, padded):
+    x, kernel = _normal(0, 2, height, width, 3), _normal(1, size, size, 3, 4)
+    for primitive in ("matmul", "lax"):
+        whole = convolve(x, kernel, primitive=primitive, padded=padded)
+        strided = convolve(x, kernel, primitive=primitive, padded=padded, stride=2)
+        np.testing.assert_allclose(strided, whole[:, ::2, ::2], atol=1e-12)
+
+
 def test_per_task_weights_are_a_plain_vmap():
     x, kernels = _normal(0, 3, 2, 5, 5, 2), _normal(1, 3, 3, 3, 2, 4)
     both = [jax.vmap(lambda x, k, p=p: convolve(x, k, primitive=p))(x, kernels) for p in ("matmul", "lax")]
