@@ -36,6 +36,8 @@ CATALOG = {
     "glyphs": Entry("glyphs:dataset", "Apache-2.0 (made by jmeta)", ("procedural",), 28, ()),
     "sinusoid": Entry("sinusoid:dataset", "Apache-2.0 (made by jmeta)", ("procedural",), None, ()),
     "omniglot": _published("omniglot", "omniglot", ("vinyals", "lake"), 28, "split", "download"),
+    "cifar10": _published("cifar10", "cifar", ("authors",), 32, "download"),
+    "cifar100": _published("cifar100", "cifar", ("authors",), 32, "download"),
     "cifar_fs": _published("cifar_fs", "cifar", ("bertinetto",), 32, "download"),
     "fc100": _published("fc100", "cifar", ("oreshkin",), 32, "download"),
     "mini_imagenet": _published("mini_imagenet", "class_folders", ("ravi",), 84),
@@ -67,7 +69,7 @@ def dataset(
     tensorflow-datasets. `image_size`: height and width in pixels. `split`: a published split by name, or for
     one's own data a JSON file of class names. `seed`: of the division of one's own classes. `colour`: True or
     False for one's own images. `cache`: whether, or in which folder, decoded images are kept. `download`:
-    whether to fetch archives that are missing (Omniglot, CIFAR-100, MNIST, Fashion-MNIST).
+    whether to fetch archives that are missing (Omniglot, CIFAR, MNIST, Fashion-MNIST).
 
     Returns a `Dataset`, whose `episodes(split, way=, shot=, query=)` makes samplers. Raises ValueError for an
     unknown name or an option that means nothing to the data set, and DataError (one line: what, where, what

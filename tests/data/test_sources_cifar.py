@@ -117,8 +117,41 @@ def test_class_folders_laid_out_otherwise_or_incomplete(tmp_path, small):
     with one_line("99 of 100 classes are missing"):
         dataset("cifar_fs", data_dir=tmp_path, cache=False)
     write_zip(path, {**files, "cifar100/train/apples/1.png": b""})
-    with one_line("not laid out as CIFAR-100", "apples/1.png"):
+    with one_line("not laid out as cifar100", "apples/1.png"):
         dataset("cifar_fs", data_dir=tmp_path, cache=False)
+
+
+def test_the_authors_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "SIZES", {"train": 200, "test": 100})
+    write_zip(tmp_path / "cifar100.zip", class_folders("PNG"))
+    data = dataset("cifar100", data_dir=tmp_path, cache=False)
+    assert data.splits["train"].counts.tolist() == [2] * 100
+    assert data.splits["test"].counts.tolist() == [1] * 100
+    label = cifar.class_names().index("train")
+    np.testing.assert_array_equal(data.splits["test"].examples[label], pictures()[("test", "train")][0])
+    monkeypatch.setattr(cifar, "SIZES", {"train": 300, "test": 100})
+    with one_line("class 'apple' has 2 images, not 3"):
+        dataset("cifar100", data_dir=tmp_path, cache=False)
+
+
+def test_cifar10_from_its_archive(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "SIZES", {"train": 50, "test": 10})
+    names, images = cifar.class_names(cifar.CIFAR10), {}
+    files = {cifar.CIFAR10.names: "\n".join((*names, "", "")).encode()}
+    for number, name in enumerate((*cifar.CIFAR10.parts[0], *cifar.CIFAR10.parts[1])):
+        images[name] = [noise([number, label], 32, 32, 3) for label in range(10)]
+        files[name] = b"".join(
+            bytes([label]) + pixels.transpose(2, 0, 1).tobytes() for label, pixels in enumerate(images[name])
+        )
+    write_tar(tmp_path / "cifar-10-binary.tar.gz", files)
+    data = dataset("cifar10", data_dir=tmp_path, cache=False)
+    assert data.splits["train"].counts.tolist() == [5] * 10
+    assert data.info.classes["test"][3] == "cat"
+    np.testing.assert_array_equal(data.splits["test"].examples, np.stack(images["test_batch.bin"]))
+    cats = {images[name][3].tobytes() for name in cifar.CIFAR10.parts[0]}
+    assert {row.tobytes() for row in data.splits["train"].examples[15:20]} == cats
+    with one_line("cifar100: no data found"):
+        dataset("cifar100", data_dir=tmp_path, cache=False)
 
 
 @pytest.mark.slow
@@ -129,3 +162,6 @@ def test_real_cifar(tmp_path):
         for split, size in zip(("train", "validation", "test"), sizes):
             assert data.splits[split].counts.tolist() == [600] * size
             assert data.splits[split].examples.shape == (600 * size, 32, 32, 3)
+    data = dataset("cifar100", data_dir=folder, cache=str(tmp_path))
+    assert data.splits["train"].counts.tolist() == [500] * 100
+    assert data.splits["test"].counts.tolist() == [100] * 100

@@ -10,6 +10,8 @@ _IMAGENET = "ImageNet's terms of access: non-commercial research and education"
 _CIFAR = "none stated by its authors (Krizhevsky 2009); images collected from the web, for research"
 LICENCES = {
     "omniglot": "MIT (Lake et al.)",
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
     "cifar_fs": _CIFAR,
     "fc100": _CIFAR,
     "mini_imagenet": _IMAGENET,
@@ -25,11 +27,13 @@ _FOUR_FILES = {
 URLS = {
     "images_background.zip": "https://github.com/brendenlake/omniglot/raw/master/python/images_background.zip",
     "images_evaluation.zip": "https://github.com/brendenlake/omniglot/raw/master/python/images_evaluation.zip",
+    "cifar-10-binary.tar.gz": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     "cifar-100-binary.tar.gz": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
 }
 SHA256 = {
     "images_background.zip": "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
     "images_evaluation.zip": "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+    "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
 }
 _FOUR_FILES_SHA256 = {

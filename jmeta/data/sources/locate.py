@@ -57,8 +57,8 @@ def locate(
 
 
 def is_pickle(path: Path) -> bool:
-    """Say whether a file's name is that of a pickle, or of the archive that holds CIFAR-100 as pickles."""
-    return path.suffix in (".pkl", ".pickle") or path.name.startswith("cifar-100-python")
+    """Say whether a file's name is that of a pickle, or of an archive that holds CIFAR as pickles."""
+    return path.suffix in (".pkl", ".pickle") or path.name.startswith(("cifar-10-python", "cifar-100-python"))
 
 
 def _existing(path: str | os.PathLike[str], origin: str) -> Path:

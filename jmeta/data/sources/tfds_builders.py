@@ -1,4 +1,4 @@
-"""Builders for tensorflow-datasets that need no tensorflow: Omniglot, CIFAR-100 and the MNIST family.
+"""Builders for tensorflow-datasets that need no tensorflow: Omniglot, CIFAR and the MNIST family.
 
 The stock builders cannot prepare without tensorflow; these unpack by themselves and keep the images as their
 files. Importing this module registers them as jmeta_omniglot, jmeta_cifar100 and so on.
@@ -52,30 +52,50 @@ class JmetaOmniglot(tfds.core.GeneratorBasedBuilder):
         yield from _examples(omniglot.by_character(open_store(path)))
 
 
-class JmetaCifar100(tfds.core.GeneratorBasedBuilder):
-    """CIFAR-100 in its authors' training and test part, with the fine labels."""
+class _Cifar(tfds.core.GeneratorBasedBuilder):
+    """What CIFAR-10 and CIFAR-100 have in common: an archive with two parts."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    ARCHIVES = ("cifar-100-binary.tar.gz",)
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {cifar.EXPECTED} there, or nothing: then the first is downloaded."
+    SOURCE: cifar.Archive
 
     def _info(self) -> tfds.core.DatasetInfo:
+        names = cifar.class_names(self.SOURCE)
         return _describe(
             self,
-            "60000 colour images of 32x32 pixels in 100 classes, 500 of each to train and 100 to test.",
+            f"60000 colour images of 32x32 pixels in {len(names)} classes, 50000 to train and 10000 to test.",
             (32, 32, 3),
-            cifar.class_names(),
+            names,
             "https://www.cs.toronto.edu/~kriz/cifar.html",
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        (found,) = _archives(dl_manager, _find_cifar, self.ARCHIVES)
-        grouped = cifar.parts(found)
+        (found,) = _archives(dl_manager, self._find, self.ARCHIVES)
+        grouped = cifar.parts(found, self.SOURCE)
         return {part: self._generate_examples(grouped[part]) for part in cifar.PARTS}
+
+    def _find(self, folder: Path) -> tuple[Path, ...] | None:
+        found = cifar.find(folder, self.SOURCE)
+        return None if found is None else (found,)
 
     def _generate_examples(self, files: Mapping[str, Sequence[File]]) -> Examples:
         yield from _examples(files)
+
+
+class JmetaCifar100(_Cifar):
+    """CIFAR-100 with the fine labels."""
+
+    SOURCE = cifar.CIFAR100
+    ARCHIVES = (SOURCE.file,)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {SOURCE.expected} there, or nothing: then the first is downloaded."
+
+
+class JmetaCifar10(_Cifar):
+    """CIFAR-10."""
+
+    SOURCE = cifar.CIFAR10
+    ARCHIVES = (SOURCE.file,)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {SOURCE.expected} there, or nothing: then the first is downloaded."
 
 
 class _Mnist(tfds.core.GeneratorBasedBuilder):
@@ -122,6 +142,7 @@ class JmetaFashionMnist(_Mnist):
 
 BUILDERS = {
     "jmeta_omniglot": JmetaOmniglot,
+    "jmeta_cifar10": JmetaCifar10,
     "jmeta_cifar100": JmetaCifar100,
     "jmeta_mnist": JmetaMnist,
     "jmeta_fashion_mnist": JmetaFashionMnist,
@@ -146,11 +167,6 @@ def _describe(
         supervised_keys=("image", "label"),
         homepage=homepage,
     )
-
-
-def _find_cifar(folder: Path) -> tuple[Path, ...] | None:
-    found = cifar.find(folder)
-    return None if found is None else (found,)
 
 
 def _archives(dl_manager: Any, find: Any, archives: Sequence[str]) -> tuple[Path, ...]:
