@@ -41,7 +41,8 @@ VALIDATION_SEED, TEST_SEED = 1, 2
 class Composition(NamedTuple):
     """What an experiment makes of its flags.
 
-    `recipe`: see `jmeta.outer.load.build`; `dataset` and its samplers of tasks (`validation` may be None);
+    `recipe`: see `jmeta.outer.load.build`; `dataset` and its samplers of tasks (`validation` may be None, and
+    it and `test` may be the tasks themselves, see `jmeta.evaluate`);
     `measure`: the metric that chooses the best checkpoint, and "max" or "min";
     `learned(state) -> {name: number}` joins the results; `published`: the paper's row or None; `task_seed`
     draws the training tasks, where they are to be the same for every `--seed`; `curriculum`: samplers to
@@ -51,8 +52,8 @@ class Composition(NamedTuple):
     recipe: dict[str, Any]
     dataset: Dataset
     train: Callable[..., Task]
-    validation: Callable[..., Task] | None
-    test: Callable[..., Task]
+    validation: Callable[..., Task] | Task | None
+    test: Callable[..., Task] | Task
     measure: tuple[str, str] = ("accuracy", "max")
     learned: Callable[[LearnerState], dict[str, float]] = lambda state: {}
     published: dict[str, Any] | None = None
@@ -403,6 +404,8 @@ def _write_figures(
             {"test": {"accuracy": by_shot}}, folder / "accuracy_by_shot.png",
             x_label="earlier presentations", y_label="accuracy (%)",
         )  # fmt: skip
+    if not callable(made.test):  # the whole test set: no episode
+        return
     sampler = jax.device_get(made.test)
     task = jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(TEST_SEED))
     if isinstance(task, Task) and task.query.x.ndim == 4:

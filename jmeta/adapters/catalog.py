@@ -9,6 +9,7 @@ from typing import Any
 from jmeta import losses, metrics
 from jmeta.adapters.comln import comln
 from jmeta.adapters.gradient import anil, gradient_adapter
+from jmeta.adapters.plain import plain
 from jmeta.adapters.transfer import Schedule, from_scratch, pretrained
 from jmeta.models import catalog as models
 from jmeta.models.heads import cosine_head
@@ -46,7 +47,7 @@ def build(
 
     Args:
       name: "comln"; "maml", "fomaml" and "anil", or "gradient" with any inner rule; "from_scratch";
-        "pretrained".
+        "pretrained"; "plain".
       model: the network's name and settings, for `jmeta.models.catalog.build`.
       loss_name, smoothing: the inner loss; smoothed in training only.
       outputs: number of ways, or of regression targets.
@@ -105,7 +106,13 @@ def _pretrained(
     return pretrained(models.build(**model), head, classes, outputs, loss, schedule=Schedule(**schedule))
 
 
+def _plain(model: Mapping[str, Any], outputs: int, *, loss: Loss) -> Adapter:
+    """A network does not adapt by a loss."""
+    return plain(models.build(**model, head=outputs))
+
+
 _MAKERS: dict[str, Callable[..., Adapter]] = {
+    "plain": _plain,
     "comln": _comln,
     **dict.fromkeys(("gradient", "maml", "fomaml"), _gradient),
     "anil": _anil,

@@ -79,22 +79,30 @@ def episodes_from(
     return _sampler(settings, fetch, data, classes)
 
 
-def flat_batches(dataset: ClassDataset, *, size: int) -> Sampler:
-    """Make the sampler of plain batches of `size` examples of all classes, for pre-training.
+def flat_batches(
+    dataset: ClassDataset,
+    *,
+    size: int,
+    transform: Transform | str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+) -> Sampler:
+    """Make the sampler of plain batches of `size` examples of all classes, for supervised training.
 
     `sampler(key) -> Task` whose query (and support, the same batch) has x [size, ...], drawn with
-    replacement, every example equally likely, and its class index as y [size]. Raises ValueError for a size
-    below 1.
+    replacement, every example equally likely, and its class index as y [size]. `transform`, `mean` and `std`:
+    see `episodes`. Raises ValueError for a size below 1.
     """
     if size < 1:
         raise ValueError(f"flat_batches: size={size}; expected at least 1")
-    return jax.tree_util.Partial(_FlatDraw(size), jax.device_put(dataset))
+    return jax.tree_util.Partial(_FlatDraw(size, _preparation(transform, mean, std)), jax.device_put(dataset))
 
 
 class _FlatDraw(NamedTuple):
     """The static part of `flat_batches`."""
 
     size: int
+    preparation: Preparation
 
     def __call__(self, dataset: ClassDataset, key: Key) -> Task:
         ends = jnp.cumsum(dataset.counts)  # a split's classes need not lie together among the examples
@@ -102,8 +110,28 @@ class _FlatDraw(NamedTuple):
         y = jnp.searchsorted(ends, drawn, side="right").astype(jnp.int32)
         rows = dataset.offsets[y] + drawn - (ends[y] - dataset.counts[y])
         x = jnp.asarray(dataset.examples).at[rows].get(mode="promise_in_bounds")
-        batch = Batch(x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x, y)
+        batch = Batch(_prepare(self.preparation, jax.random.fold_in(key, 1), x), y)
         return Task(batch, batch)
+
+
+def whole(
+    dataset: ClassDataset,
+    *,
+    size: int,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+) -> Task:
+    """All examples of a split once, as tasks of `size` for `jmeta.evaluate`: a Task with leaves [task, size,
+    ...], whose query and support are the same batch. Raises ValueError where `size` does not divide them."""
+    counts, offsets = np.asarray(dataset.counts), np.asarray(dataset.offsets)
+    total = int(counts.sum())
+    if size < 1 or total % size:
+        raise ValueError(f"whole: size={size} does not divide the {total} examples; choose a divisor")
+    rows = np.concatenate([np.arange(first, first + count) for first, count in zip(offsets, counts)])
+    y = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    x = _prepare(_preparation(None, mean, std), jax.random.key(0), jnp.asarray(dataset.examples[rows]))
+    batch = Batch(x.reshape(-1, size, *x.shape[1:]), jnp.asarray(y.reshape(-1, size)))
+    return Task(batch, batch)
 
 
 def sample_tasks(sampler: Sampler, key: Key, step: Array | int, meta_batch: int) -> Task:
@@ -161,10 +189,30 @@ class Settings(NamedTuple):
     min_shot: int | None = None
 
 
+class Preparation(NamedTuple):
+    """What happens to examples after they are drawn; see `episodes`."""
+
+    transform: Transform | None
+    mean: float | tuple[float, ...] | None
+    std: float | tuple[float, ...] | None
+
+
+def _preparation(
+    transform: Transform | str | None,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+) -> Preparation:
+    if std is not None and np.min(std) <= 0:
+        raise ValueError(f"episodes: std is {std}; expected positive numbers")
+    transform = named(transform) if isinstance(transform, str) else transform
+    return Preparation(transform, _static(mean), _static(std))
+
+
 class _Draw(NamedTuple):
     """The static part of a sampler. Equal settings compare equal, so that jit compiles them once."""
 
     settings: Settings
+    preparation: Preparation
     fetch: Fetch
     classes: int
 
@@ -176,18 +224,15 @@ class _Draw(NamedTuple):
         x = self.fetch(data, example_key, classes // turns, settings.shot + settings.query)
         if settings.rotations:
             x = jax.vmap(rotate)(x, classes % 4)
-        x = _prepare(settings, transform_key, x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+        x = _prepare(self.preparation, transform_key, x.reshape(-1, *x.shape[2:])).reshape(x.shape)
         support, query = _masks(settings, size_key)
         return Task(_batch(x[:, : settings.shot], support), _batch(x[:, settings.shot :], query))
 
 
 def _sampler(settings: Settings, fetch: Fetch, data: PyTree, classes: int) -> Sampler:
-    settings = settings._replace(
-        transform=named(settings.transform) if isinstance(settings.transform, str) else settings.transform,
-        mean=_static(settings.mean),
-        std=_static(settings.std),
-    )
-    return jax.tree_util.Partial(_Draw(settings, fetch, classes), jax.device_put(data))
+    preparation = _preparation(settings.transform, settings.mean, settings.std)
+    settings = settings._replace(transform=None, mean=None, std=None)
+    return jax.tree_util.Partial(_Draw(settings, preparation, fetch, classes), jax.device_put(data))
 
 
 def _fetch_rows(dataset: ClassDataset, key: Key, classes: Array, number: int) -> Array:
@@ -203,12 +248,13 @@ def rotate(images: Array, turns: Array) -> Array:
     return jnp.where(turns >= 2, images[:, :, ::-1], images)
 
 
-def _prepare(settings: Settings, key: Key, x: Array) -> Array:
+def _prepare(preparation: Preparation, key: Key, x: Array) -> Array:
+    transform, mean, std = preparation
     x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-    if callable(settings.transform):
-        x = settings.transform(key, x)
-    if settings.mean is not None or settings.std is not None:
-        x = normalise(0.0 if settings.mean is None else settings.mean, settings.std or 1.0)(key, x)
+    if transform is not None:
+        x = transform(key, x)
+    if mean is not None or std is not None:
+        x = normalise(0.0 if mean is None else mean, 1.0 if std is None else std)(key, x)
     return x
 
 
@@ -257,8 +303,6 @@ def _check(settings: Settings, classes: int, shape: tuple[int, ...]) -> None:
             f"episodes: way {settings.way} asks for {settings.way} classes, there are {available}; lower way"
             + ("" if settings.rotations or len(shape) != 3 else " or use rotations=True")
         )
-    if settings.std is not None and np.min(settings.std) <= 0:
-        raise ValueError(f"episodes: std is {settings.std}; expected positive numbers")
 
 
 def _static(values: Any) -> float | tuple[float, ...] | None:

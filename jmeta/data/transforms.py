@@ -94,6 +94,11 @@ def _luminance_weights(channels: int) -> tuple[float, ...]:
     return GREY if channels == 3 else (1.0,)
 
 
+def crop_flip(key: Key, images: Array) -> Array:
+    """Crop with 4 pixels of padding, and mirror: the usual training on CIFAR (He et al. 2016)."""
+    return chain(random_crop(4), horizontal_flip)(key, images)
+
+
 def crop_flip_jitter(key: Key, images: Array) -> Array:
     """Crop with padding, jitter the colours, mirror: the training of Lee et al. (2019, MetaOptNet) on
     CIFAR-FS and mini ImageNet. The padding is 4 pixels below a side of 64 (32 x 32), else 8 (84 x 84)."""
@@ -103,6 +108,7 @@ def crop_flip_jitter(key: Key, images: Array) -> Array:
 
 NAMED: dict[str, Transform | None] = {
     "none": None,
+    "crop_flip": crop_flip,
     "crop_flip_jitter": crop_flip_jitter,
 }
 

@@ -8,6 +8,8 @@ from typing import Any
 from jmeta.models.conv4 import conv4
 from jmeta.models.mlp import identity, mlp
 from jmeta.models.resnet12 import resnet12
+from jmeta.models.resnet20 import resnet20
+from jmeta.models.vgg11 import vgg11
 from jmeta.types import Model
 
 MODELS: dict[str, Callable[..., Model]] = {
@@ -15,11 +17,13 @@ MODELS: dict[str, Callable[..., Model]] = {
     "resnet12": resnet12,
     "mlp": mlp,
     "identity": identity,
+    "vgg11": vgg11,
+    "resnet20": resnet20,
 }
 
 
 def build(name: str, **settings: Any) -> Model:
-    """The network called `name` (`conv4`, `resnet12`, `mlp`, `identity`) with its factory's `settings`.
+    """The network called `name`, one of `MODELS`, with its factory's `settings`.
 
     Raises ValueError where there is no such network.
     """

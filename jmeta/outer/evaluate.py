@@ -15,7 +15,7 @@ from jmeta.types import Array, Key, Learner, LearnerState, Metrics, Task
 def evaluate(
     learner: Learner,
     state: LearnerState,
-    sampler: Callable[[Key], Task],
+    sampler: Callable[[Key], Task] | Task,
     *,
     num_tasks: int,
     key: Key,
@@ -26,7 +26,8 @@ def evaluate(
     Args:
       learner: whose `evaluate` plays the tasks.
       state: the learned state.
-      sampler: `key -> Task`; a pytree (`jax.tree_util.Partial`), so that its data is an argument.
+      sampler: `key -> Task`; a pytree (`jax.tree_util.Partial`), so that its data is an argument. Or the
+        tasks themselves, as one `Task` whose leaves lead with [task].
       num_tasks: how many tasks.
       key: the typed key they are drawn from.
       batch: tasks played at a time; the numbers do not depend on it.
@@ -35,10 +36,12 @@ def evaluate(
       {metric: [task]}; summarise each with `jmeta.summarise`.
 
     Raises:
-      ValueError: for fewer than one task.
+      ValueError: for fewer than one task, and for more than are given.
     """
     if num_tasks < 1:
         raise ValueError(f"evaluate: num_tasks={num_tasks}; expected at least 1")
+    if not callable(sampler) and num_tasks > (given := jax.tree.leaves(sampler)[0].shape[0]):
+        raise ValueError(f"evaluate: num_tasks={num_tasks}; {given} are given")
     batch = min(batch, num_tasks)
     played = [
         jax.device_get(_play(learner, state, sampler, key, jnp.int32(start), batch))
@@ -51,10 +54,14 @@ def evaluate(
 def _play(
     learner: Learner,
     state: LearnerState,
-    sampler: Callable[[Key], Task],
+    sampler: Callable[[Key], Task] | Task,
     key: Key,
     start: Array,
     batch: int,
 ) -> Metrics:
-    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(start + jnp.arange(batch, dtype=jnp.int32))
-    return learner.evaluate(state, jax.vmap(sampler)(keys), start)
+    index = start + jnp.arange(batch, dtype=jnp.int32)
+    if callable(sampler):
+        tasks = jax.vmap(lambda index: sampler(jax.random.fold_in(key, index)))(index)
+    else:  # beyond the last task the values are cut off
+        tasks = jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), sampler)
+    return learner.evaluate(state, tasks, start)

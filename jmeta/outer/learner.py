@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jmeta.adapters.plain import plain
 from jmeta.inner.recurrent import unroll_with_state
 from jmeta.outer.check import check_objective, check_step
 from jmeta.outer.play import adapt_and_predict
@@ -30,22 +31,6 @@ from jmeta.types import (
 )
 
 Objective = Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
-
-
-def as_adapter(model: Model) -> Adapter:
-    """A plain network as an adapter that ignores the support set and never adapts."""
-
-    def adapt(
-        meta: PyTree, state: PyTree, support: Batch, key: Key, *, train: bool
-    ) -> tuple[PyTree, PyTree, Metrics]:
-        return None, state, {}
-
-    def predict(
-        meta: PyTree, fast: PyTree, state: PyTree, x: PyTree, key: Key, *, train: bool, mask: Array | None
-    ) -> tuple[PyTree, PyTree]:
-        return model.apply(meta, state, x, train=train, key=key if train else None, mask=mask)
-
-    return Adapter(init=model.init, adapt=adapt, predict=predict)
 
 
 def play(
@@ -135,7 +120,7 @@ def learner(
       TypeError, ValueError: for an unknown adapter, `reduce`, `chunk`, or a step that does not fit together.
     """
     if isinstance(adapter, Model):
-        adapter = as_adapter(adapter)
+        adapter = plain(adapter)
     if not isinstance(adapter, Adapter | Memory):
         raise TypeError(f"learner: got {type(adapter).__name__}; expected an Adapter, a Memory or a Model")
     if reduce not in ("mean", "sum"):

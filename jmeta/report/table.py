@@ -86,7 +86,8 @@ def compare(run: Run) -> dict[str, Any]:
         record |= {"paper": row.get("paper"), "table": row.get("table"), "paper_method": _method(row)}
         record |= {"paper_mean": theirs["mean"], "paper_ci95": theirs["ci95"]}
         record["difference"] = round(ours["mean"] - theirs["mean"], 6)
-        record["difference_ci95"] = round(math.hypot(ours["ci95"], theirs["ci95"]), 6)
+        if ours["ci95"] is not None and theirs["ci95"] is not None:
+            record["difference_ci95"] = round(math.hypot(ours["ci95"], theirs["ci95"]), 6)
     return record
 
 
@@ -149,23 +150,36 @@ def _last_step(workdir: Path) -> int | None:
     return None
 
 
-def _measured(results: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """Accuracy in percent, or else the first metric: its name and {"mean", "ci95"}.
-
-    Of several seeds, where the paper beside it reports each run's median over the tasks, so do we.
-    """
-    metrics, seeds = results["eval"]["metrics"], results["eval"].get("seeds")
+def _measured(results: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
+    """The first metric that the published row has too, or accuracy, or the first: its name and summary."""
+    metrics = results["eval"]["metrics"]
     if not metrics:
         raise ValueError("it holds no metric")
-    metric = "accuracy" if "accuracy" in metrics else next(iter(metrics))
-    scale = 100.0 if metric == "accuracy" else 1.0
+    shared = [name for name in _metrics_of(results.get("published") or {}) if name in metrics]
+    metric = next(iter(shared), "accuracy" if "accuracy" in metrics else next(iter(metrics)))
+    return metric, _summary(results, metric)
+
+
+def _summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
+    """A metric's {"mean", "ci95"}, accuracies in percent; the interval is None where there is none.
+
+    Of several seeds, where the paper beside it reports each run's median over the tasks, so do we. Raises
+    ValueError for a mean or an interval that is not finite.
+    """
+    seeds = results["eval"].get("seeds")
+    scale = 100.0 if metric.startswith("accuracy") else 1.0
     paper = papers().get(str((results.get("published") or {}).get("paper")), {})
     by_medians = seeds and paper.get("statistic") == "median"
-    summary = seeds[metric]["of_medians"] if by_medians else metrics[metric]
-    ours = {name: scale * float(summary[name]) for name in ("mean", "ci95")}
-    if not all(map(math.isfinite, ours.values())):
+    summary = seeds[metric]["of_medians"] if by_medians else results["eval"]["metrics"][metric]
+    ours = {name: None if summary[name] is None else scale * summary[name] for name in ("mean", "ci95")}
+    if ours["mean"] is None or not all(math.isfinite(value) for value in ours.values() if value is not None):
         raise ValueError(f"its {metric} is not finite")
-    return metric, ours
+    return ours
+
+
+def _metrics_of(row: Row) -> list[str]:
+    """The metrics of a published row, in its order."""
+    return [name for name, value in row.items() if isinstance(value, dict) and "mean" in value]
 
 
 def _finished_table(runs: Sequence[Run]) -> str:
@@ -222,21 +236,29 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
         body.append([method, backbone, *(_published_cell(cells.get(column)) for column in columns)])
         mine = [ours.get(setting(cells[column]), []) if column in cells else [] for column in columns]
         body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
-    head = ["method", "backbone", *(f"{dataset} {way}-way {shot}-shot" for dataset, way, shot in columns)]
+    head = ["method", "backbone", *(_column(*column) for column in columns)]
     title = f"## {paper.upper()} Table {table}: {content['tables'][table]['caption']}"
-    legend = f"Accuracy (%), {content['evaluation']} ({content['authors']}, {content['venue']})."
+    shown = " / ".join(dict.fromkeys(metric for row in rows for metric in _metrics_of(row)))
+    legend = f"{shown.replace('_', ' ').capitalize()} (%)"
+    legend += f", {content['evaluation']} ({content['authors']}, {content['venue']})."
     if any(row["origin"] == "official_code" for row in rows):
         legend += " †: run by the authors with the method's official code."
     return f"{title}\n\n{legend}\n\n{_table(head, body)}"
 
 
+def _column(dataset: str, way: int | None, shot: int | None) -> str:
+    episode = [f"{number}-{name}" for name, number in (("way", way), ("shot", shot)) if number is not None]
+    return " ".join([dataset, *episode])
+
+
 def _ours_by_setting(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[str]]:
     found: dict[tuple[Any, ...], list[str]] = {}
     for run in runs:
-        record = compare(run)
-        if record["paper"]:
-            cell = f"**{_pm(record['mean'], record['ci95'])}** (`{run.workdir}`)"
-            found.setdefault(setting(run.results["published"]), []).append(cell)
+        if compare(run)["paper"]:
+            row, measured = run.results["published"], run.results["eval"]["metrics"]
+            summaries = [_summary(run.results, name) for name in _metrics_of(row) if name in measured]
+            values = " / ".join(_pm(summary["mean"], summary["ci95"]) for summary in summaries)
+            found.setdefault(setting(row), []).append(f"**{values}** (`{run.workdir}`)")
     return found
 
 
@@ -244,8 +266,7 @@ def _published_cell(row: Row | None) -> str:
     if row is None:
         return ""
     mark = " †" if row["origin"] == "official_code" else ""
-    metric = next(name for name in ("accuracy", "retained_accuracy") if name in row)
-    return _pm(row[metric]["mean"], row[metric]["ci95"]) + mark
+    return " / ".join(_pm(row[name]["mean"], row[name]["ci95"]) for name in _metrics_of(row)) + mark
 
 
 def _method(row: Row) -> str:
@@ -263,7 +284,9 @@ def _steps(record: dict[str, Any]) -> str:
 
 
 def _pm(mean: float | None, ci95: float | None, sign: str = "") -> str:
-    return "" if mean is None or ci95 is None else f"{mean:{sign}.2f} ± {ci95:.2f}"
+    if mean is None:
+        return ""
+    return f"{mean:{sign}.2f}" + ("" if ci95 is None else f" ± {ci95:.2f}")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

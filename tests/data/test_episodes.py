@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jmeta.data.class_dataset import from_arrays
-from jmeta.data.episodes import below, distinct, episodes, episodes_from, rotate, sample_tasks
+from jmeta.data.episodes import (
+    below,
+    distinct,
+    episodes,
+    episodes_from,
+    flat_batches,
+    rotate,
+    sample_tasks,
+    whole,
+)
 from jmeta.data.transforms import crop_flip_jitter
 
 COUNTS = (4, 5, 6, 7, 9, 11)
@@ -201,7 +210,30 @@ def test_images_are_scaled_augmented_then_normalised():
     assert changed.dtype == np.float32
     assert 0.5 < float(same.max()) <= 1
     named = episodes(dataset, way=2, shot=1, query=2, transform="crop_flip_jitter")
-    assert named.func.settings.transform is crop_flip_jitter
+    assert named.func.preparation.transform is crop_flip_jitter
+
+
+def test_a_whole_split_as_tasks():
+    data = pictures(3, 4)
+    apart = data._replace(offsets=np.array([8, 0, 4], np.int32), counts=np.array([4, 2, 0], np.int32))
+    tasks = whole(apart, size=3, mean=0.5, std=[0.25])
+    assert tasks.query.x.shape[:2] == (2, 3)
+    rows = [8, 9, 10, 11, 0, 1]
+    np.testing.assert_array_equal(tasks.query.y.ravel(), [0, 0, 0, 0, 1, 1])
+    expected = (data.examples[rows] / np.float32(255) - 0.5) / 0.25
+    np.testing.assert_allclose(tasks.query.x.reshape(6, *data.examples.shape[1:]), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="size=4 does not divide the 6 examples"):
+        whole(apart, size=4)
+
+
+def test_flat_batches_are_augmented_and_normalised():
+    data = pictures(3, 4)
+    plain, changed = (
+        flat_batches(data, size=5, **options)(jax.random.key(0)).query
+        for options in ({}, {"transform": lambda key, x: x + 1, "mean": 0.25, "std": 0.5})
+    )
+    np.testing.assert_array_equal(plain.y, changed.y)
+    np.testing.assert_allclose(changed.x, (plain.x + 0.75) / 0.5, rtol=1e-6)
 
 
 def test_own_sources_draw_through_fetch():
