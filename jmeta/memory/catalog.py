@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jmeta.memory.apl import apl
 from jmeta.memory.cl_lstm import cl_lstm
 from jmeta.memory.lstm import lstm
 from jmeta.memory.ntm import ntm
 from jmeta.memory.prototypes import Prediction, cpm, opn
 from jmeta.metrics import accuracy, accuracy_by_shot
 from jmeta.models.conv_encoder import conv_encoder
+from jmeta.models.residual_encoder import residual_encoder
 from jmeta.types import Memory, Metrics, PyTree, Stream
 
 MEMORIES: dict[str, Callable[..., Memory]] = {
-    "cl_lstm": cl_lstm, "lstm": lstm, "ntm": ntm, "opn": opn, "cpm": cpm
+    "cl_lstm": cl_lstm, "lstm": lstm, "ntm": ntm, "apl": apl, "opn": opn, "cpm": cpm
 }  # fmt: skip
 
 
 def build(name: str, *, way: int, encoder: Mapping[str, Any] | None = None, **settings: Any) -> Memory:
     """The memory called `name` for `way` label slots with its factory's `settings`.
 
-    `encoder`: settings of `jmeta.models.conv_encoder`, where the memory stands on one. Raises ValueError
-    where there is no such memory.
+    `encoder`: settings of the network that the memory stands on, where it does: `jmeta.models.conv_encoder`,
+    of "apl" `jmeta.models.residual_encoder`. Raises ValueError where there is no such memory.
     """
     if name not in MEMORIES:
         raise ValueError(f"no memory is called {name!r}; choose one of {', '.join(MEMORIES)}")
     if encoder is not None:
-        settings["encoder"] = conv_encoder(**encoder)
+        make = residual_encoder if name == "apl" else conv_encoder
+        settings["encoder"] = make(**encoder)
     return MEMORIES[name](way, **settings)
 
 

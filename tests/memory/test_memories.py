@@ -8,6 +8,7 @@ import pytest
 
 import jmeta
 from jmeta.data.online_streams import delayed
+from jmeta.memory.apl import apl
 from jmeta.memory.lstm import lstm
 from jmeta.memory.ntm import ntm
 from jmeta.memory.prototypes import UNKNOWN, cpm, known_and_new, opn
@@ -81,6 +82,7 @@ def test_cpm_copies_the_first_feature_and_averages_by_its_gate():
 
 
 MEMORIES = {
+    "apl": lambda delay: apl(WAY, jmeta.mlp(widths=(5,)), delay=delay, slots=8, neighbours=8, surprise=0),
     "opn": lambda delay: opn(WAY, jmeta.mlp(widths=(5,)), delay=delay),
     "cpm": lambda delay: cpm(WAY, jmeta.mlp(widths=(5,)), delay=delay, hidden=6),
     "lstm": lambda delay: lstm(WAY, hidden=6, layers=2),

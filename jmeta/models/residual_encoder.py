@@ -1,0 +1,45 @@
+"""The residual encoder of adaptive posterior learning, which treats every image by itself.
+
+Ramalho & Garnelo, Adaptive Posterior Learning, ICLR 2019.
+"""
+
+from __future__ import annotations
+
+from flax import linen as nn
+
+from jmeta.models.bridge import from_linen
+from jmeta.models.layers import Conv
+from jmeta.types import Array, Model
+
+STAGES = 5
+
+
+class _ResidualEncoder(nn.Module):
+    filters: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        def layer(x: Array, name: str, stride: int = 1) -> Array:
+            x = nn.GroupNorm(num_groups=self.groups, name=f"norm_{name}", dtype=x.dtype)(x)
+            return Conv(self.filters, stride=stride, name=f"conv_{name}")(nn.relu(x))
+
+        x = Conv(self.filters, name="conv_first")(x)
+        for stage in range(STAGES):
+            x = layer(x, f"{stage}_0", stride=2)
+            for block in (1, 2):
+                x = x + layer(x, f"{stage}_{block}")
+        x = x.reshape(x.shape[0], -1)
+        return nn.LayerNorm(name="norm_last", dtype=x.dtype)(x)
+
+
+def residual_encoder(*, filters: int = 64, groups: int = 8) -> Model:
+    """A convolution and five stages of three, the first with stride 2 and the others residual, layer norm.
+
+    Images [image, height, width, channel] become features [image, d]: 64 of images of up to 32x32. Group
+    normalisation stands where the released code has that of the batch, which is ill-defined where examples
+    arrive one by one. Raises ValueError where `filters` is no multiple of `groups`.
+    """
+    if filters % groups:
+        raise ValueError(f"residual_encoder: filters={filters}, groups={groups}; expected a multiple")
+    return from_linen(_ResidualEncoder(filters, groups))
