@@ -1,10 +1,11 @@
-"""Looking ahead with a network whose first layer is dense, without ever stepping its kernel.
+"""Steps on one example after another for a network whose first layer is dense, without stepping its kernel.
 
 Nearly all weights of a small network on images are in the first kernel W, and a look-ahead of one example at
 a time would read and write all of them many times for every example. But the network sees W only through the
 products x W, and each example's gradient of W is an outer product x_k d_k', so that after i steps
 
     x_q W_i = x_q W - sum_(k <= i) ((x_q * x_k) R) * d_k        with the rates R of W
+    W_i = W - R * sum_(k <= i) x_k d_k'
     sum_i G_i = X' sum_i D_i
     sum_i G_i * S_i = sum_(k, q) (x_q * x_k) (d_k * E_kq)'      with E_k = sum_(i >= k) D_i
 
@@ -18,9 +19,46 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jmeta.online.mer import Steps
 from jmeta.online.meta_replay import Ahead, LookAhead, MetaLoss
 from jmeta.online.state import descend, examples_of
 from jmeta.types import Array, Batch, PyTree
+
+
+def dense_steps(
+    after: Callable[[PyTree, Array], Array],
+    loss: Callable[[Array, Batch], Array],
+    *,
+    layer: str = "dense_0",
+    kernel: str = "kernel",
+) -> Steps:
+    """`jmeta.online.mer.steps` in the form above; the same numbers but for rounding.
+
+    The arguments are those of `dense_look_ahead`; returns `(params, rate, batch) -> (params, losses
+    [example])`.
+    """
+    split, joined = _parts(layer, kernel)
+
+    def measure(rest: PyTree, products: Array, example: Batch) -> Array:
+        return loss(after(rest, products), example)
+
+    def steps(params: PyTree, rate: Array | float, batch: Batch) -> tuple[PyTree, Array]:
+        first, rest = split(params)
+        rate = jnp.asarray(rate, first.dtype)
+
+        def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple[Array, Array]]:
+            fast, products = carry
+            example, index, alike = inputs
+            own = jax.lax.dynamic_slice_in_dim(products, index, 1)
+            value, (grads, slope) = jax.value_and_grad(measure, argnums=(0, 1))(fast, own, example)
+            moved = products - rate * alike[:, None] * slope
+            return (descend(fast, rate, grads), moved), (value, slope[0])
+
+        inputs = (examples_of(batch), jnp.arange(batch.y.shape[0]), batch.x @ batch.x.T)
+        (rest, _), (values, slopes) = jax.lax.scan(step, (rest, batch.x @ first), inputs)
+        return joined(first - rate * (batch.x.T @ slopes), rest), values
+
+    return steps
 
 
 def dense_look_ahead(
@@ -42,12 +80,7 @@ def dense_look_ahead(
       The function; the batch that it judges must end with the examples of the batch that it steps on.
     """
 
-    def split(tree: PyTree) -> tuple[Array, PyTree]:
-        rest = {name: part for name, part in tree[layer].items() if name != kernel}
-        return tree[layer][kernel], {**tree, layer: rest}
-
-    def joined(first: Array, rest: PyTree) -> PyTree:
-        return {**rest, layer: {kernel: first, **rest[layer]}}
+    split, joined = _parts(layer, kernel)
 
     def measure(rest: PyTree, products: Array, batch: Batch) -> Array:
         return loss(after(rest, products), batch)
@@ -96,3 +129,16 @@ def dense_look_ahead(
         return LookAhead(joined(first_grads, sums[0]), joined(first_rate_grads, sums[1]), values.mean())
 
     return ahead
+
+
+def _parts(layer: str, kernel: str) -> tuple[Callable[..., tuple[Array, PyTree]], Callable[..., PyTree]]:
+    """What takes the first kernel out of the parameters, and what puts it back."""
+
+    def split(tree: PyTree) -> tuple[Array, PyTree]:
+        rest = {name: part for name, part in tree[layer].items() if name != kernel}
+        return tree[layer][kernel], {**tree, layer: rest}
+
+    def joined(first: Array, rest: PyTree) -> PyTree:
+        return {**rest, layer: {kernel: first, **rest[layer]}}
+
+    return split, joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from jmeta.online import reservoir
 from jmeta.online.state import (
+    Loss,
     OnlineState,
     descend,
     example_batch,
@@ -21,6 +23,19 @@ from jmeta.online.state import (
 )
 from jmeta.types import Array, Batch, Key, Metrics, Model, Online, PyTree
 
+Steps = Callable[[PyTree, Array | float, Batch], tuple[PyTree, Array]]
+
+
+def steps(loss: Loss, params: PyTree, rate: Array | float, batch: Batch) -> tuple[PyTree, Array]:
+    """A step of gradient descent on each example of a batch, one after the other: the parameters, and the
+    loss of each example before its step [example]. Masked examples have no loss and no gradient."""
+
+    def step(params: PyTree, example: Batch) -> tuple[PyTree, Array]:
+        value, grads = jax.value_and_grad(loss)(params, example)
+        return descend(params, rate, grads), value
+
+    return jax.lax.scan(step, params, examples_of(batch))
+
 
 def mer(
     model: Model,
@@ -32,6 +47,7 @@ def mer(
     batches: int = 5,
     capacity: int = 200,
     replay: int = 10,
+    one_by_one: Steps | None = None,
 ) -> Online:
     """MER, algorithm 1. For every example, with A the weights before it, `batches` times:
 
@@ -46,26 +62,23 @@ def mer(
       learning_rate, within, across: of the steps, and of the two interpolations (beta and gamma).
       batches: replay batches for each example.
       capacity, replay: slots of the reservoir, and examples of a draw.
+      one_by_one: another way to compute `steps`, such as `jmeta.online.dense.dense_steps`.
 
     Raises:
       ValueError: for numbers that are not positive.
     """
     require("mer", learning_rate=learning_rate, within=within, across=across, batches=batches)
     require("mer", capacity=capacity, replay=replay)
-    measure = loss_of(model, loss)
+    descend_one_by_one = one_by_one or functools.partial(steps, loss_of(model, loss))
 
     def init(key: Key, x: PyTree) -> OnlineState:
         return OnlineState(init_params(model, key, x), (), reservoir.empty(capacity, example_batch(x)))
 
-    def step(params: PyTree, example: Batch) -> tuple[PyTree, Array]:
-        value, grads = jax.value_and_grad(measure)(params, example)  # masked: no loss, no gradient
-        return descend(params, learning_rate, grads), value
-
     def one_batch(
         params: PyTree, current: Batch, memory: reservoir.Reservoir, key: Key
     ) -> tuple[PyTree, Array]:
-        together = examples_of(joined(current, reservoir.draw(memory, replay, key)))
-        moved, values = jax.lax.scan(step, params, together)
+        together = joined(current, reservoir.draw(memory, replay, key))
+        moved, values = descend_one_by_one(params, learning_rate, together)
         return _between(params, moved, within), values[0]
 
     def one_example(state: OnlineState, inputs: tuple[Batch, Key, Array]) -> tuple[OnlineState, Array]:

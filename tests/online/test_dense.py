@@ -5,7 +5,8 @@ import pytest
 
 import jmeta
 from jmeta.models.mlp import after_first_layer
-from jmeta.online.dense import dense_look_ahead
+from jmeta.online.dense import dense_look_ahead, dense_steps
+from jmeta.online.mer import steps
 from jmeta.online.meta_replay import look_ahead
 from jmeta.online.state import joined, loss_of
 from jmeta.types import Batch
@@ -29,3 +30,17 @@ def test_a_dense_first_layer_looks_ahead_to_the_same_numbers(meta_loss):
     assert jax.tree.structure(ours.grads) == jax.tree.structure(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours.rate_grads))
+
+
+def test_a_dense_first_layer_takes_the_same_steps():
+    random = np.random.default_rng(1)
+    model = jmeta.mlp(widths=(7, 5), outputs=3)
+    x = jnp.asarray(random.normal(size=(6, 4)))
+    params = jax.jit(model.init)(jax.random.key(0), x)[0]
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), params)
+    batch = Batch(x, jnp.asarray(random.integers(0, 3, 6)), jnp.asarray([1.0, 1, 0, 1, 1, 0]))
+    theirs = jax.jit(lambda: steps(loss_of(model, jmeta.cross_entropy), params, 0.3, batch))()
+    ours = jax.jit(lambda: dense_steps(after_first_layer, jmeta.cross_entropy)(params, 0.3, batch))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ours[0], params)
+    assert min(jax.tree.leaves(moved)) > 1e-3
