@@ -12,7 +12,7 @@ from jmeta.models.layers import (
     Initialise,
     Weights,
     conv_norm_relu_pool,
-    kernel_initialiser,
+    dense,
 )
 from jmeta.types import Array, Model
 
@@ -42,8 +42,7 @@ class _Conv4(nn.Module):
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
         if self.head is None:
             return x
-        kernel_init = kernel_initialiser(self.initialise)
-        return nn.Dense(self.head, dtype=x.dtype, kernel_init=kernel_init, name="head")(x)
+        return dense(self.head, self.initialise, x, name="head")
 
 
 def conv4(

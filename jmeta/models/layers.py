@@ -9,7 +9,7 @@ copies of the input with the weights, its derivatives of every order are matrix 
 from __future__ import annotations
 
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +20,21 @@ from jmeta.types import Array
 
 Weights = Literal["shared", "per_task"]
 Primitive = Literal["matmul", "lax"]
-Initialise = Literal["lecun_normal", "uniform", "he_normal", "glorot_uniform"]
+Initialise = Literal["lecun_normal", "uniform", "he_normal", "glorot_uniform", "pytorch"]
 
 DECAY = 0.9  # of the running averages (COMLN App. E.5)
 EPSILON = 1e-5
 
 
 def kernel_initialiser(name: Initialise) -> nn.initializers.Initializer:
-    """Where kernels start: "lecun_normal" (flax), "uniform" within 1/sqrt(fan in) (PyTorch), "he_normal" of
-    deviation sqrt(2 / fan in), or "glorot_uniform" (Xavier).
+    """Where kernels start: "lecun_normal" (flax), "uniform" within 1/sqrt(fan in), "he_normal" of deviation
+    sqrt(2 / fan in), "glorot_uniform" (Xavier), or "pytorch", which is "uniform" for kernels and biases.
 
     Raises ValueError for another name.
     """
     if name == "lecun_normal":
         return nn.initializers.lecun_normal()
-    if name == "uniform":
+    if name in ("uniform", "pytorch"):
         return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     if name == "he_normal":
         return nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -42,6 +42,18 @@ def kernel_initialiser(name: Initialise) -> nn.initializers.Initializer:
         return nn.initializers.glorot_uniform()
     choices = ", ".join(map(repr, get_args(Initialise)))
     raise ValueError(f"initialise is {name!r}; choose one of {choices}")
+
+
+def bias_initialiser(name: Initialise, fan_in: int) -> nn.initializers.Initializer:
+    """Where biases start: at zero, but for "pytorch" uniform within 1/sqrt(`fan_in`)."""
+    if name != "pytorch":
+        return nn.initializers.zeros
+    bound = fan_in**-0.5
+
+    def uniform(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform
 
 
 def convolution_primitive(weights: Weights, backend: str | None = None) -> Primitive:
@@ -63,9 +75,7 @@ def patches(x: Array, *, padded: bool = True, stride: int = 1) -> Array:
     return jnp.concatenate(shifted, axis=-1)
 
 
-def convolve(
-    x: Array, kernel: Array, *, primitive: Primitive, padded: bool = True, stride: int = 1
-) -> Array:
+def convolve(x: Array, kernel: Array, *, primitive: Primitive, padded: bool = True, stride: int = 1) -> Array:
     """Images [image, height, width, in] convolved with a kernel [3, 3, in, out] or [1, 1, in, out]:
     [image, height, width, out]; zeros outside, or smaller by the kernel's rim where not `padded`, and by the
     `stride`."""
@@ -140,7 +150,10 @@ class Conv(nn.Module):
         """The kernel [size, size, in, features] for images `x` and the bias [features]."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_initialiser(self.initialise), shape, x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype) if self.bias else None
+        if not self.bias:
+            return kernel, None
+        start = bias_initialiser(self.initialise, kernel.size // self.features)
+        bias = self.param("bias", start, (self.features,), x.dtype)
         return kernel, bias
 
     def __call__(self, x: Array) -> Array:
@@ -149,6 +162,13 @@ class Conv(nn.Module):
         primitive = convolution_primitive(self.weights)
         y = convolve(x, kernel, primitive=primitive, padded=self.padded, stride=self.stride)
         return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
+
+
+def dense(width: int, initialise: Initialise, x: Array, *, name: str) -> Array:
+    """A linear layer of `width` units on `x` [..., input], inside a linen module's compact method."""
+    kernel_init = kernel_initialiser(initialise)
+    bias_init = bias_initialiser(initialise, x.shape[-1])
+    return nn.Dense(width, dtype=x.dtype, kernel_init=kernel_init, bias_init=bias_init, name=name)(x)
 
 
 class BatchNorm(nn.Module):

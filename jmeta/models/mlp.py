@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.bridge import from_linen, from_pair
-from jmeta.models.layers import Initialise, kernel_initialiser
+from jmeta.models.layers import Initialise, dense
 from jmeta.types import Array, Model, PyTree
 
 
@@ -23,12 +22,11 @@ class _MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = x.reshape(x.shape[0], -1)
-        dense = functools.partial(nn.Dense, dtype=x.dtype, kernel_init=kernel_initialiser(self.initialise))
         for layer, width in enumerate(self.widths):
-            x = self.activation(dense(width, name=f"dense_{layer}")(x))
+            x = self.activation(dense(width, self.initialise, x, name=f"dense_{layer}"))
         if self.normalise_features:
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
-        return x if self.outputs is None else dense(self.outputs, name="head")(x)
+        return x if self.outputs is None else dense(self.outputs, self.initialise, x, name="head")
 
 
 def mlp(

@@ -35,7 +35,8 @@ class Plan(NamedTuple):
 
     `eval_every` 0 never validates. `max_minutes` counts from the call of `fit`; `deadline` is a value of
     `time.monotonic()`; both stop in good order. A dispatch takes about `dispatch_seconds`, which is also how
-    late a signal may be heard; no number depends on it.
+    late a signal may be heard; no number depends on it. Training ends once more than `patience` validations
+    in a row have brought nothing better (to any seed); None goes on.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     max_minutes: float | None = None
     deadline: float | None = None
     dispatch_seconds: float = 2.0
+    patience: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -56,7 +58,7 @@ class Outcome(NamedTuple):
 
     state: LearnerState
     step: int
-    reason: Literal["done", "time", "signal"]
+    reason: Literal["done", "time", "signal", "patience"]
     signal: int | None
     best: dict[str, Any] | None
     seconds: float
@@ -150,12 +152,15 @@ def fit(
     step = int(state.step)
     if log is not None:
         log.start(step)
-    reason: Literal["done", "time", "signal"] = "done"
+    reason: Literal["done", "time", "signal", "patience"] = "done"
     signal, compile_seconds, pace = None, 0.0, None
     with stop_on_signals() if stop is None else contextlib.nullcontext(stop) as stopped:
-        if step < plan.steps:
+        if step < plan.steps and not _stale(plan, step, progress):
             advance, compile_seconds = _compile(learner, plan.meta_batch, mesh, (state, *inputs))
         while step < plan.steps:
+            if _stale(plan, step, progress):
+                reason = "patience"
+                break
             count, signal, late = _agree(_count(outputs, step, pace), stopped(), time.monotonic() > deadline)
             if signal or late:
                 reason = "signal" if signal else "time"
@@ -259,6 +264,14 @@ def _agree(count: int, signal: int | None, late: bool) -> tuple[int, int | None,
 
     votes = np.asarray(process_allgather(np.array([count, signal or 0, late], np.int32)))
     return int(votes[:, 0].min()), int(votes[:, 1].max()) or None, bool(votes[:, 2].any())
+
+
+def _stale(plan: Plan, step: int, progress: Progress) -> bool:
+    """Whether the last validations have brought nothing better for longer than the plan's patience."""
+    best = best_steps(progress.best)
+    if plan.patience is None or not plan.eval_every or not best:
+        return False
+    return (step - max(best)) // plan.eval_every > plan.patience
 
 
 def _deadline(plan: Plan) -> float:

@@ -6,12 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from jmeta.rules.coordinates import clip_gradients
+from jmeta.rules.masked_sgd import masked_sgd, rectified_sgd
 from jmeta.rules.meta_lstm import meta_lstm
 from jmeta.rules.sgd import sgd
 from jmeta.rules.turtle import turtle
 from jmeta.types import Rule
 
-RULES: dict[str, Callable[..., Rule]] = {"sgd": sgd, "turtle": turtle, "meta_lstm": meta_lstm}
+RULES: dict[str, Callable[..., Rule]] = {
+    "sgd": sgd,
+    "masked_sgd": masked_sgd,
+    "rectified_sgd": rectified_sgd,
+    "turtle": turtle,
+    "meta_lstm": meta_lstm,
+}
 
 
 def build(name: str, *, clip: float | None = None, **settings: Any) -> Rule:

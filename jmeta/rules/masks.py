@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jmeta.types import Array
+from jmeta.types import Array, PyTree
 
 
 @jax.custom_jvp
@@ -33,3 +33,19 @@ def sparsity(scores: Array) -> Array:
     A mask at exactly 0 lets its weight move; it is counted all the same, for a learned number is never there.
     """
     return jnp.mean(scores <= 0)
+
+
+def sparsity_by_layer(scores: PyTree) -> dict[str, Array]:
+    """`sparsity` of masks or rates {layer: {"kernel", "bias"}}: `sparsity/W1`, `sparsity/b1`, ... from the
+    input on, with the layer `head` last, and `sparsity` of all entries together; each [].
+
+    Layers without a mask (None) are passed over.
+    """
+    masked = [name for name, layer in scores.items() if layer.get("kernel") is not None]
+    layers = sorted(masked, key=lambda name: (name == "head", name))
+    report = {}
+    for number, layer in enumerate(layers, 1):
+        report[f"sparsity/W{number}"] = sparsity(scores[layer]["kernel"])
+        report[f"sparsity/b{number}"] = sparsity(scores[layer]["bias"])
+    flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(scores)])
+    return report | {"sparsity": sparsity(flat)}

@@ -92,3 +92,16 @@ def test_conv_parameters():
 def test_a_cpu_never_takes_grouped_convolutions():
     assert convolution_primitive("shared", "cpu") == convolution_primitive("per_task", "cpu") == "matmul"
     assert convolution_primitive("shared", "gpu") == "lax"
+
+
+def test_pytorchs_initialisation_is_uniform_in_kernels_and_biases():
+    """Within 1/sqrt(fan in), biases too, and filling that range; other initialisers leave biases at zero."""
+    x, conv = jnp.zeros((1, 5, 5, 4), jnp.float64), Conv(features=400, initialise="pytorch")
+    params = conv.init(jax.random.key(0), x)["params"]
+    bound = (9 * 4) ** -0.5
+    for name in ("kernel", "bias"):
+        values = np.asarray(params[name])
+        assert 0.97 * bound < np.abs(values).max() <= bound
+        np.testing.assert_allclose(values.std(), bound / 3**0.5, rtol=0.1)
+    plain = Conv(features=4, initialise="uniform").init(jax.random.key(0), x)["params"]
+    assert not plain["bias"].any()

@@ -117,6 +117,22 @@ def test_validates_at_multiples_and_keeps_the_best(whole):
     assert toy_run.validation(made)(state)["loss"] == pytest.approx(validations[best], rel=1e-6)
 
 
+def test_patience_ends_training_after_validations_that_brought_nothing_better(tmp_path):
+    """Losses 1, 3, 2, 2, ...: the best is at 10, and with patience 1 the second one after it is the last."""
+    losses = dict(zip(range(10, 70, 10), [1.0, 3.0, 2.0, 2.0, 2.0, 0.5]))
+    plan = PLAN._replace(steps=60, patience=1)
+
+    def validate(state):
+        return {"loss": losses[int(state.step)]}
+
+    outcome = train(tmp_path, plan, validate=validate)
+    assert (outcome.reason, outcome.step, outcome.best["step"]) == ("patience", 30, 10)
+    again = train(tmp_path, plan, validate=validate)
+    assert (again.reason, again.step, again.best["step"], again.compile_seconds) == ("patience", 30, 10, 0.0)
+    longer = train(tmp_path, plan._replace(patience=4), validate=validate)
+    assert (longer.reason, longer.step, longer.best["step"]) == ("done", 60, 60)
+
+
 @pytest.mark.parametrize("dispatches", [1, 4])
 def test_stopped_and_resumed_is_the_same_run(whole, tmp_path, dispatches):
     """And so does it not matter how long a dispatch is: single steps before, as many as fit after."""

@@ -1,0 +1,56 @@
+"""Gradient descent whose every coordinate is let through or held by a learned score (sparse-MAML).
+
+von Oswald et al., Learning where to learn, NeurIPS 2021, equations 4 and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jmeta.rules.masks import straight_through, straight_through_relu
+from jmeta.types import Array, Key, PyTree, Rule
+
+
+def masked_sgd(rate: float | Array) -> Rule:
+    """w <- w - rate * 1[m >= 0] * g, with a meta-learned score m for every entry of w as `hyper`.
+
+    The mask's derivative in m is that of the identity, so that the scores of a first-order inner loop have
+    the gradient - rate * G * sum_k g_k, G being the outer gradient at the adapted weights (eq. 5). Scores
+    start as in the released code: uniform in +-sqrt(6 / fan in) for kernels and in +-1/2 for vectors, less
+    their mean, so that about half of each array is held.
+    """
+
+    def start(key: Key, leaf: Array) -> Array:
+        bound = (6 / (leaf.size / leaf.shape[-1])) ** 0.5 if leaf.ndim > 1 else 0.5
+        scores = jax.random.uniform(key, leaf.shape, leaf.dtype, -bound, bound)
+        return scores - jnp.broadcast_to(scores.mean(), leaf.shape)
+
+    return _scored(start, lambda scores: jnp.asarray(rate, scores.dtype) * straight_through(scores))
+
+
+def rectified_sgd(rate: float | Array) -> Rule:
+    """w <- w - max(m, 0) * g, with a meta-learned m for every entry of w as `hyper`, `rate` at first.
+
+    The rectifier's derivative is that of the identity, so that a rate that was shut off can come back
+    (sparse-ReLU-MAML).
+    """
+    return _scored(lambda key, leaf: jnp.full(leaf.shape, rate, leaf.dtype), straight_through_relu)
+
+
+def _scored(start: Callable[[Key, Array], Array], rates: Callable[[Array], Array]) -> Rule:
+    """The rule whose rates are made of scores that `start` makes for each parameter array."""
+
+    def init(key: Key, params: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(key, len(leaves))
+        return structure.unflatten(start(k, leaf) for k, leaf in zip(keys, leaves))
+
+    def update(
+        hyper: PyTree, grads: PyTree, carry: PyTree, params: PyTree, *, loss: Array, step: Array
+    ) -> tuple[PyTree, PyTree]:
+        return jax.tree.map(lambda scores, g: -rates(scores) * g, hyper, grads), carry
+
+    return Rule(init, lambda hyper, params, key: (), update)
