@@ -7,11 +7,11 @@ parameters after each task. Accuracies are in percent. Seeds, and the points of 
 
 from __future__ import annotations
 
-import itertools
 from types import SimpleNamespace
 from typing import Any
 
 from experiments.common import Experiment, Flag, UsageError, launch, shared
+from experiments.grid import parse_grid
 
 ROTATIONS, PERMUTATIONS, MANY = "mnist_rotations", "mnist_permutations", "mnist_many_permutations"
 PROBLEMS = {
@@ -157,22 +157,9 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     return dict.fromkeys(everything - set(USES[settings.algorithm]), f"{settings.algorithm} has none")
 
 
-def parse_grid(text: str, algorithm: str) -> list[dict[str, float]]:
-    """`--grid`: "a=1:2,b=3:4" as the four points of the two lists; [{}] for none.
-
-    Raises UsageError for what is no such list, or a setting that the algorithm does not have.
-    """
-    tunable = [name for name in TUNABLE if name in USES[algorithm]]
-    axes: dict[str, list[float]] = {}
-    for part in filter(None, text.split(",")):
-        name, _, values = part.partition("=")
-        if name not in tunable or name in axes:
-            raise UsageError(f"--grid={text}: {name!r}; expected once each of {', '.join(tunable)}")
-        try:
-            axes[name] = [float(value) for value in values.split(":")]
-        except ValueError:
-            raise UsageError(f"--grid={text}; expected name=number:number, ...") from None
-    return [dict(zip(axes, point)) for point in itertools.product(*axes.values())]
+def points_of(settings: SimpleNamespace) -> list[dict[str, float]]:
+    """The points of `--grid`."""
+    return parse_grid(settings.grid, [name for name in TUNABLE if name in USES[settings.algorithm]])
 
 
 def settle(settings: SimpleNamespace) -> SimpleNamespace:
@@ -195,7 +182,7 @@ def settle(settings: SimpleNamespace) -> SimpleNamespace:
         raise UsageError(f"--batch={settled.batch} does not divide --samples={settled.samples}")
     if settled.transform_seed is not None and settled.transform_seed < 0:
         raise UsageError(f"--transform_seed={settled.transform_seed}; expected at least 0")
-    parse_grid(settled.grid, settled.algorithm)
+    points_of(settled)
     return settled
 
 

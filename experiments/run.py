@@ -65,12 +65,12 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
     """Run an experiment to its results.json, or as far as its budget or a signal lets it; the exit status."""
     begun = time.monotonic()
     workdir, identified = default_workdir(name, settings), identity(name, settings)
-    with _usage_errors():
+    with usage_errors():
         _set_up(settings)
         _check_paths(settings, workdir)
-        finished = _finished(workdir, identified, 0 if settings.eval_only else settings.steps)
+        finished = finished_results(workdir, identified, 0 if settings.eval_only else settings.steps)
         if finished:
-            _say(f"finished before, in {workdir}")
+            say(f"finished before, in {workdir}")
             if jax.process_index() == 0:
                 print(json.dumps(finished))
             return 0
@@ -93,20 +93,20 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
             limit = begun + 60 * (math.inf if settings.max_minutes is None else settings.max_minutes)
             outcome = _train(learner, made, settings, state, checkpoints, workdir, mesh, limit)
         if outcome.reason == "signal":
-            _say(f"stopped at step {outcome.step}; the same command goes on from {workdir}")
+            say(f"stopped at step {outcome.step}; the same command goes on from {workdir}")
             return 128 + outcome.signal
         state = checkpoints.restore_best(outcome.state) if outcome.best else outcome.state
     values = _test(learner, state, made, settings)
     if jax.process_index() == 0:
         local = _on_host(take_seed(state, 0) if "seeds" in made.recipe else state)
         results = strict(_results(name, settings, outcome, values, made, local))
-        _write_arrays(workdir / "eval.npz", values)
+        write_arrays(workdir / "eval.npz", values)
         try:
             _write_figures(adapter, local, made, workdir, values)
         except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
-            _say(f"no figures: {error}")
+            say(f"no figures: {error}")
         write_json(workdir / "results.json", results)
-        _say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
+        say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
         print(json.dumps(results))
     return 0
 
@@ -209,7 +209,7 @@ def _on_host(state: LearnerState) -> LearnerState:
     )
 
 
-def _write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
     """Write an .npz whole: under a temporary name, then renamed."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(temporary, **values)
@@ -255,7 +255,7 @@ def _check_fits(origin: str, ours: PyTree, theirs: PyTree) -> None:
 
 
 @contextlib.contextmanager
-def _usage_errors() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """While a run is composed, what the library calls wrong is wrong in the flags, or in a file they name.
 
     Data that do not fit a network are refused by flax or jax, so their ValueErrors count too; but they may be
@@ -277,7 +277,7 @@ def _foreign_origin(error: BaseException) -> str:
     return "" if ours else f" (raised by {module}, line {line})"
 
 
-def _finished(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str, Any] | None:
+def finished_results(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str, Any] | None:
     """The results of a run with this identity that has taken all its steps."""
     try:
         config = json.loads((workdir / "config.json").read_text())
@@ -296,6 +296,13 @@ def _config(settings: SimpleNamespace, identified: dict[str, Any], made: Composi
         "identity": identified,
         "recipe": made.recipe,
         "dataset": made.dataset.info._asdict(),
+        **provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """What config.json says of versions, device, commit and time."""
+    return {
         "versions": _versions(),
         "device": {
             "platform": jax.default_backend(),
@@ -416,6 +423,7 @@ def _write_figures(
         )  # fmt: skip
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line for people, once whatever the number of processes."""
     if jax.process_index() == 0:
         print(text, file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,34 +35,65 @@ def accuracy_matrix(matrix: Any, path: str | os.PathLike[str]) -> Path:
 
 
 def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
-    """Draw the share of weights whose learning is shut off against the tasks seen, a line for each parameter
-    group (von Oswald et al. 2021, Figures 3 and 4).
+    """Draw the share of weights whose learning is shut off against the tasks or batches seen, a line for each
+    parameter group (von Oswald et al. 2021, Figures 3, 4 and S5).
 
-    records: the lines of metrics.jsonl, of which those with "task" and "sparsity/<group>" count; weights W1,
-    W2, ... are solid, biases b1, b2, ... dashed. Where "sparsity/<group>_by_lane" is there, a band shows the
-    deviation over the runs side by side.
+    records: the lines of metrics.jsonl, of which those with a sparsity count, and where any has "task", only
+    those; weights W1, W2, ... are solid, biases b1, b2, ... dashed. Where "sparsity/<group>_by_lane" is
+    there, a band shows the deviation over the runs side by side.
     """
-    records = [record for record in records if "task" in record]
+    records = [record for record in records if any(name.startswith("sparsity") for name in record)]
+    by_task = any("task" in record for record in records)
+    records = [record for record in records if "task" in record or not by_task]
     names = [name for name in (records[0] if records else {}) if name.startswith("sparsity/")]
     groups = sorted(name for name in names if not name.endswith("_by_lane"))
-    tasks = np.asarray([record["task"] + 1 for record in records])
+    seen = np.asarray([record["task"] + 1 if by_task else record["step"] for record in records])
     with _figure(path, width=4.6, height=3.0) as figure:
         panel = figure.subplots()
         for name in groups:
             group = name.removeprefix("sparsity/")
             colour = PALETTE[(int(group[1:]) - 1) % len(PALETTE)]
             share = 100 * np.asarray([record[name] for record in records], float)
-            panel.plot(tasks, share, "-" if group.startswith("W") else "--", color=colour, label=group)
+            panel.plot(seen, share, "-" if group.startswith("W") else "--", color=colour, label=group)
             lanes = [record.get(f"{name}_by_lane") for record in records]
             if all(lanes):
                 spread = 100 * np.asarray(lanes, float).std(axis=1)
                 panel.fill_between(
-                    tasks, share - spread, share + spread, color=colour, alpha=0.15, linewidth=0
+                    seen, share - spread, share + spread, color=colour, alpha=0.15, linewidth=0
                 )
-        panel.set(xlabel="tasks seen", ylabel="sparsity (%)", ylim=(-2, 102))
+        panel.set(xlabel="tasks seen" if by_task else "batches seen", ylabel="sparsity (%)", ylim=(-2, 102))
         _whole_tasks(panel.xaxis)
         if groups:
             panel.legend(ncols=2)
+    return Path(path)
+
+
+def accuracy_over_stream(
+    accuracies: Any, domains: Any, names: Sequence[str], path: str | os.PathLike[str]
+) -> Path:
+    """Draw the cumulative accuracy over a stream, the mean over seeds with a band of one deviation; beside it
+    the mean of each domain, with its deviation over seeds.
+
+    accuracies [seed, step]: shares of 1, each before the labels were used; domains [seed, step]: indices into
+    `names`.
+    """
+    accuracies, domains = 100 * np.asarray(accuracies, float), np.asarray(domains)
+    steps = np.arange(1, accuracies.shape[1] + 1)
+    cumulative = accuracies.cumsum(1) / steps[None]
+    mean, spread = cumulative.mean(0), cumulative.std(0)
+    with _figure(path, width=6.4, height=2.8) as figure:
+        panel, beside = figure.subplots(1, 2, width_ratios=(2, 1))
+        panel.plot(steps, mean, color=PALETTE[0])
+        panel.fill_between(steps, mean - spread, mean + spread, color=PALETTE[0], alpha=0.2, linewidth=0)
+        panel.set(xlabel="batches seen", ylabel="cumulative accuracy (%)", ylim=(0, 102))
+        panel.set_title(f"{mean[-1]:.1f} % over the stream", loc="left")
+        for place in range(len(names)):
+            shown = [row[where] for row, where in zip(accuracies, domains == place) if where.any()]
+            means = np.asarray([row.mean() for row in shown])
+            if means.size:
+                beside.bar(place, means.mean(), yerr=means.std(), color=PALETTE[place + 1], width=0.6)
+        beside.set(ylabel="accuracy (%)", ylim=(0, 102))
+        beside.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=20)
     return Path(path)
 
 

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import continual
+from experiments import continual, streaming
 from experiments.common import UsageError, parse
+from experiments.grid import parse_grid
 
 ARGV = ["continual"]
 
@@ -55,12 +56,12 @@ def test_published_rows_are_those_of_table_5():
 
 
 def test_a_grid_is_a_product_of_lists():
-    points = continual.parse_grid("rate=0.1:0.2,mask_learning_rate=1", "sparse_la_maml")
+    points = parse_grid("rate=0.1:0.2,mask_learning_rate=1", ("rate", "mask_learning_rate"))
     assert points == [{"rate": 0.1, "mask_learning_rate": 1.0}, {"rate": 0.2, "mask_learning_rate": 1.0}]
-    assert continual.parse_grid("", "sgd") == [{}]
+    assert parse_grid("", ()) == [{}]
     for text, message in (("rate=0.1", "expected once each of learning_rate"), ("learning_rate=a", "number")):
         with pytest.raises(UsageError, match=message):
-            continual.parse_grid(text, "sgd")
+            settled("--algorithm=sgd", f"--grid={text}")
 
 
 @pytest.mark.parametrize(
@@ -139,23 +140,21 @@ def test_a_run_leaves_what_the_contract_names(run, tmp_path):
 
 
 def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, monkeypatch):
-    from experiments import continual_run
-
     flags = ["--algorithm=er", "--replay=3", "--capacity=20", "--checkpoint_every=1"]
     _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
 
     class Killed(BaseException):
         pass
 
-    line = continual_run._line
+    line = streaming.line
 
     def killed(done, *rest):
-        if done == 2:
+        if done == 40:
             raise Killed
         return line(done, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(continual_run, "_line", killed)
+        patch.setattr(streaming, "line", killed)
         with pytest.raises(Killed):
             run(*flags, f"--workdir={tmp_path / 'parts'}")
     assert not (tmp_path / "parts/results.json").exists()
@@ -177,16 +176,15 @@ def test_a_grid_runs_every_point_and_reports_the_best_first(run, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_but_not_a_grid():
-    from experiments.continual_run import _check_finite
     from jmeta.outer.finite import NonFiniteError
 
     settings = settled("--algorithm=sgd", "--seed=4", "--num_seeds=2")
-    _check_finite(settings, {"loss": np.array([1.0, 2.0])}, 3, None)
+    streaming.check_finite(settings, np.array([1.0, 2.0]), 30, None)
     with pytest.raises(
-        NonFiniteError, match="task 3: the loss of seed 5 is not finite; there is no checkpoint"
+        NonFiniteError, match="step 30: the loss of seed 5 is not finite; there is no checkpoint"
     ):
-        _check_finite(settings, {"loss": np.array([1.0, np.nan])}, 3, None)
+        streaming.check_finite(settings, np.array([1.0, np.nan]), 30, None)
     settings.grid = "learning_rate=1:2"
-    _check_finite(settings, {"loss": np.array([1.0, np.inf])}, 3, 2)
-    with pytest.raises(NonFiniteError, match="the checkpoint after task 2 is before it"):
-        _check_finite(settings, {"loss": np.array([np.nan, np.inf])}, 3, 2)
+    streaming.check_finite(settings, np.array([1.0, np.inf]), 30, 20)
+    with pytest.raises(NonFiniteError, match="the checkpoint of step 20 is before it"):
+        streaming.check_finite(settings, np.array([np.nan, np.inf]), 30, 20)

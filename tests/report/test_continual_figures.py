@@ -28,5 +28,23 @@ def test_sparsity_has_a_line_for_each_group(tmp_path, lanes):
     assert ">W1<" in drawn and ">b1<" in drawn and "by_lane" not in drawn
 
 
+def test_sparsity_of_a_stream_without_tasks_is_drawn_against_its_batches(tmp_path):
+    records = [{"step": 100 * step, "sparsity": 0.5, "sparsity/W1": 0.1 * step} for step in (1, 2)]
+    drawn = continual_figures.sparsity_by_layer(records, tmp_path / "sparsity.svg").read_text()
+    assert ">W1<" in drawn and ">batches seen<" in drawn
+
+
+def test_accuracy_over_a_stream_is_cumulative_and_by_domain(tmp_path):
+    """Right in the first half alone, which is of the first domain; the third domain is never shown."""
+    accuracies = np.repeat([[1.0, 0.0]], 10, axis=1)
+    domains = np.repeat([[0, 1]], 10, axis=1)
+    path = continual_figures.accuracy_over_stream(
+        accuracies, domains, ["omniglot", "fashion_mnist", "none"], tmp_path / "accuracy.svg"
+    )
+    drawn = path.read_text()
+    assert ">50.0 % over the stream<" in drawn
+    assert ">fashion mnist<" in drawn and ">none<" in drawn
+
+
 def test_no_record_is_an_empty_figure(tmp_path):
     assert continual_figures.sparsity_by_layer([], tmp_path / "none.png").stat().st_size > 0
