@@ -44,9 +44,10 @@ def _scored(start: Callable[[Key, Array], Array], rates: Callable[[Array], Array
     """The rule whose rates are made of scores that `start` makes for each parameter array."""
 
     def init(key: Key, params: PyTree) -> PyTree:
-        leaves, structure = jax.tree.flatten(params)
+        leaves = jax.tree.leaves(params)
         keys = jax.random.split(key, len(leaves))
-        return structure.unflatten(start(k, leaf) for k, leaf in zip(keys, leaves))
+        scores = [start(k, leaf) for k, leaf in zip(keys, leaves)]
+        return jax.tree.unflatten(jax.tree.structure(params), scores)
 
     def update(
         hyper: PyTree, grads: PyTree, carry: PyTree, params: PyTree, *, loss: Array, step: Array
