@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import run as skeleton
+from experiments.common import UsageError
 from jmeta.data.source import Dataset
 from jmeta.outer.checkpoint import CheckpointError, Checkpoints
 from jmeta.outer.finite import NonFiniteError
@@ -110,6 +111,11 @@ def learn_stream(
         done, restored, meta = found
         states, kept, seconds, saved = restored.meta, restored.model_state, meta["seconds"], done
         records = _read_records(workdir, done)
+        if done > steps:
+            raise UsageError(
+                f"{workdir} holds a checkpoint of step {done}, past --steps={steps}; "
+                "ask for more steps or give another --workdir"
+            )
 
     def save() -> None:
         if records:  # before the checkpoint, which must never be ahead of them

@@ -92,7 +92,7 @@ def accuracy_over_stream(
             means = np.asarray([row.mean() for row in shown])
             if means.size:
                 beside.bar(place, means.mean(), yerr=means.std(), color=PALETTE[place + 1], width=0.6)
-        beside.set(ylabel="accuracy (%)", ylim=(0, 102))
+        beside.set(ylabel="accuracy (%)", ylim=(0, 102), xlim=(-0.6, len(names) - 0.4))
         beside.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=20)
     return Path(path)
 

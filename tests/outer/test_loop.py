@@ -17,20 +17,7 @@ from jmeta.outer.metrics_log import CLOCK_FIELDS, MetricsLog, read_metrics
 PLAN = Plan(steps=30, meta_batch=4, log_every=6, eval_every=10, checkpoint_every=8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Every run here has the same few programs."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 def train(workdir, plan=PLAN, made=None, **options):

@@ -1,0 +1,472 @@
+"""A run on OSAKA's stream: pre-training where the algorithm has one, the stream, and its accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import run as skeleton
+from experiments import streaming
+from experiments.common import default_workdir, identity, write_json
+from experiments.osaka import BAYESIAN, C_MAML, CHANGE_PRETRAINING, points_of, pretrains, published_row
+from experiments.streaming import Ended, Part
+from jmeta.adapters.gradient import anil, gradient_adapter
+from jmeta.adapters.metacog import metacog
+from jmeta.data import osaka
+from jmeta.data.catalog import dataset
+from jmeta.data.class_dataset import ClassDataset
+from jmeta.data.source import Dataset
+from jmeta.losses import cross_entropy
+from jmeta.metrics import accuracy
+from jmeta.models.conv4 import conv4
+from jmeta.models.mlp import mlp
+from jmeta.online.catalog import build_episodic
+from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.evaluate import evaluate
+from jmeta.outer.learner import learner as episodic_learner
+from jmeta.outer.loop import Outcome, Plan, fit
+from jmeta.outer.metrics_log import MetricsLog, read_metrics
+from jmeta.outer.seeds import seed_keys, side_by_side
+from jmeta.report import continual_figures, figures
+from jmeta.rules.masked_sgd import masked_sgd, rectified_sgd
+from jmeta.rules.masks import sparsity_by_layer
+from jmeta.rules.sgd import sgd
+from jmeta.types import Adapter, Array, Key, LearnerState, Online, PyTree, Rule
+
+NAME = "osaka"
+SPARSE = ("sparse_c_maml", "sparse_relu_c_maml")
+LEARNERS = {"online_adam": "online_adam", "finetuning": "online_adam", "maml": "frozen", "anil": "frozen",
+            "bgd": "bgd", "metacog": "meta_bgd", "metabgd": "meta_bgd"}  # fmt: skip
+DOMAINS = {"omniglot": 0.5, "mnist": 0.25, "fashion_mnist": 0.25}
+CLASS_SEED = 0  # of the order of Omniglot's classes, of which the first are for pre-training
+TRAINING, VALIDATION = slice(900), slice(900, 1000)
+VALIDATE_EVERY = 100
+FINETUNING_RATE = 0.05  # of the one inner step of fine-tuning's pre-training
+
+
+class Lane(NamedTuple):
+    """One run among several; leaves have a leading axis [lane].
+
+    `values`: the settings of its point of the grid; `key` of weights and noise; its `line` of tasks.
+    """
+
+    values: dict[str, Array]
+    key: Key
+    line: osaka.Timeline
+
+
+class Programs(NamedTuple):
+    """What is compiled. Everything but data and numbers of batches has a leading axis [lane].
+
+    `begin(lanes) -> states`; `advance(data, lanes, states, done, count) -> (states, records, report)` learns
+    `count` batches, at most --log_every; `records` {name: [lane, step]}, `report` {name: [lane]}.
+    """
+
+    begin: Callable[..., PyTree]
+    advance: Callable[..., tuple[PyTree, dict[str, Array], dict[str, Array]]]
+
+
+def run(settings: SimpleNamespace) -> int:
+    """Run to results.json, or as far as the time or a signal lets it; the exit status."""
+    deadline = streaming.deadline(settings)
+    workdir, identified = default_workdir(NAME, settings), identity(NAME, settings)
+    with skeleton.usage_errors():
+        workdir.mkdir(parents=True, exist_ok=True)
+        finished = skeleton.finished_results(workdir, identified, settings.steps)
+        if finished:
+            skeleton.say(f"finished before, in {workdir}")
+            print(json.dumps(finished))
+            return 0
+        sources = open_sources(settings)
+        characters = osaka.inverted(osaka.together(list(sources[0].splits.values())))
+        articles = [source.splits["train"] for source in sources[1:]]
+        data = osaka.domains([characters, *articles], list(DOMAINS.values()))
+        points = points_of(settings)
+        lanes = make_lanes(settings, points)
+        programs = make_programs(settings)
+        states = programs.begin(lanes)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
+        checkpoints.check_identity()
+        write_json(workdir / "config.json", streaming.config(settings, identified, *sources))
+        outcomes = pretrain_all(settings, points, characters, identified, workdir, deadline)
+        stopped = [outcome for outcome in outcomes if outcome.reason in ("time", "signal")]
+        if stopped:
+            skeleton.say(f"stopped while pre-training; the same command goes on from {workdir}")
+            return 128 + stopped[0].signal if stopped[0].signal else 0
+        if outcomes:
+            states = states._replace(slow=pretrained_lanes(settings, outcomes, points))
+        ended, seconds = _stream(settings, programs, data, lanes, states, checkpoints, workdir, deadline)
+    if ended.signal or not ended.done:
+        skeleton.say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
+        return 128 + ended.signal if ended.signal else 0
+    return _finish(settings, points, outcomes, ended, seconds, workdir)
+
+
+def open_sources(settings: SimpleNamespace) -> list[Dataset]:
+    """The data sets of the stream's domains."""
+    options = {name: getattr(settings, name) for name in ("data_dir", "download") if getattr(settings, name)}
+    return [dataset(name, **options) for name in DOMAINS]
+
+
+def make_lanes(settings: SimpleNamespace, points: Sequence[Mapping[str, float]]) -> Lane:
+    """A lane for each seed of each point of the grid, seeds varying fastest."""
+
+    def lane(seed: Array) -> tuple[Key, osaka.Timeline]:
+        key = jax.random.key(seed)
+        line = osaka.timeline(jax.random.fold_in(key, 2), steps=settings.steps, stay=settings.stay)
+        return jax.random.fold_in(key, 3), line
+
+    seeds, values = streaming.lane_seeds(settings, points), streaming.lane_values(settings, points)
+    return Lane(values, *jax.jit(lambda seeds: jax.lax.map(lane, seeds))(seeds))
+
+
+def make_adapter(settings: SimpleNamespace, *, pretraining: bool = False) -> Adapter:
+    """What adapts to a batch, in pre-training and in the stream."""
+    network = functools.partial(conv4, filters=settings.filters, weights="per_task", initialise="pytorch")
+    whole = network(head=settings.way)
+    if settings.algorithm in ("online_adam", "bgd", "finetuning"):
+        steps = 1 if pretraining else 0
+        order = settings.order or "mixed"
+        return gradient_adapter(
+            whole, cross_entropy, sgd(FINETUNING_RATE), steps, adapted=_adapts, order=order
+        )
+    if settings.algorithm == "metacog":
+        return metacog(
+            whole,
+            cross_entropy,
+            rate=settings.inner_lr,
+            steps=settings.inner_steps,
+            masked=lambda path: path.startswith("conv"),
+            initial=settings.mask_initial,
+            penalty=settings.mask_penalty,
+            order=settings.order,
+        )
+    if settings.algorithm == "anil":
+        head = mlp(widths=(), outputs=settings.way, initialise="pytorch")
+        inner = (sgd(settings.inner_lr), settings.inner_steps)
+        return anil(network(), head, cross_entropy, *inner, order=settings.order)
+    return gradient_adapter(
+        whole,
+        cross_entropy,
+        make_rule(settings),
+        settings.inner_steps,
+        adapted=_adapts,
+        order=settings.order,
+    )
+
+
+def _adapts(path: str) -> bool:
+    """Whether inner loops adapt a parameter: not the scale and offset of a normalisation."""
+    return not path.startswith("norm")
+
+
+def make_rule(settings: SimpleNamespace) -> Rule:
+    """The inner rule, with what of it is meta-learned."""
+    if settings.algorithm == "sparse_c_maml":
+        return masked_sgd(settings.inner_lr)
+    if settings.algorithm == "sparse_relu_c_maml":
+        return rectified_sgd(settings.inner_lr)
+    return sgd(settings.inner_lr, learn="leaf" if settings.learn_rates else None)
+
+
+def make_optimiser(settings: SimpleNamespace) -> optax.GradientTransformation:
+    """Adam; of the sparse algorithms, one for the weights and one for the masks."""
+    if settings.algorithm not in SPARSE:
+        return optax.adam(settings.learning_rate)
+    rates = {"params": settings.learning_rate, "rule": settings.mask_learning_rate}
+    return optax.partition(jax.tree.map(optax.adam, rates), {"params": "params", "rule": "rule"})
+
+
+def make_learner(settings: SimpleNamespace) -> Online:
+    """What learns the stream."""
+    name = LEARNERS.get(settings.algorithm, "c_maml")
+    own: dict[str, Any] = {}
+    if settings.algorithm in BAYESIAN:
+        own = {"rate": settings.learning_rate, "deviation": settings.deviation, "samples": settings.samples}
+    elif name != "frozen":
+        own = {"tx": make_optimiser(settings)}
+    if settings.algorithm in C_MAML:
+        own |= {"threshold": _or_none(settings.threshold), "modulation": _or_none(settings.modulation),
+                "prolonged": settings.prolonged, "restart": settings.restart}  # fmt: skip
+    return build_episodic(name, make_adapter(settings), cross_entropy, **own)
+
+
+def _or_none(value: Any) -> Any:
+    """What the flag says, None for infinity."""
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def at_point(settings: SimpleNamespace, values: Mapping[str, Any]) -> SimpleNamespace:
+    """The settings with those of a point of the grid."""
+    return SimpleNamespace(**vars(settings) | values)
+
+
+def pretrain_all(
+    settings: SimpleNamespace,
+    points: Sequence[Mapping[str, float]],
+    characters: ClassDataset,
+    identified: dict[str, Any],
+    workdir: Path,
+    deadline: float,
+) -> list[Outcome]:
+    """Pre-train for each point of the grid, once where nothing that matters differs; [] where the algorithm
+    has none, and shorter than the points where time or a signal ended it."""
+    outcomes: dict[str, Outcome] = {}
+    found = []
+    for point in points if pretrains(settings) else ():
+        values = {name: value for name, value in point.items() if name in CHANGE_PRETRAINING}
+        name = ",".join(f"{name}={value:g}" for name, value in values.items())
+        if name not in outcomes:
+            folder = workdir / "pretraining" / name
+            outcomes[name] = pretrain(at_point(settings, values), characters, identified, folder, deadline)
+        found.append(outcomes[name])
+        if found[-1].reason in ("time", "signal"):
+            break
+    return found
+
+
+def pretrain(
+    settings: SimpleNamespace,
+    characters: ClassDataset,
+    identified: dict[str, Any],
+    folder: Path,
+    deadline: float,
+) -> Outcome:
+    """MAML on episodes of Omniglot until validations bring nothing better; its best state.
+
+    Where seeds do not share it, the state has a leading axis [seed] on everything but the step.
+    """
+    order = np.random.default_rng(CLASS_SEED).permutation(len(characters.counts))
+    size = {"way": settings.way, "shot": settings.shot, "query": settings.query}
+    training, validation = (
+        osaka.pretraining_episodes(characters, order[part], **size) for part in (TRAINING, VALIDATION)
+    )
+    adapter = make_adapter(settings, pretraining=True)
+    learner = episodic_learner(adapter, cross_entropy, make_optimiser(settings), metrics=accuracy)
+    key: Key = jax.random.key(settings.seed)
+    example = jax.jit(lambda sampler: sampler(jax.random.key(0)))(training)
+    if not settings.shared_pretraining:
+        learner, key = side_by_side(learner), seed_keys(settings.seed, settings.num_seeds)
+    state = jax.jit(lambda key: learner.init(key, jax.device_get(example)))(key)
+
+    def validate(state: LearnerState) -> dict[str, Any]:
+        key = jax.random.key(skeleton.VALIDATION_SEED)
+        values = evaluate(learner, state, validation, num_tasks=settings.validation_tasks, key=key)
+        return {name: value.mean(0) for name, value in values.items()}
+
+    plan = Plan(
+        steps=settings.pretrain_steps,
+        meta_batch=settings.meta_batch,
+        log_every=VALIDATE_EVERY,
+        eval_every=VALIDATE_EVERY,
+        checkpoint_every=VALIDATE_EVERY,
+        deadline=deadline,
+        patience=settings.patience,
+    )
+    with (
+        contextlib.closing(Checkpoints(folder / "checkpoints", identified)) as checkpoints,
+        contextlib.closing(MetricsLog(folder)) as log,
+    ):
+        outcome = fit(
+            learner,
+            training,
+            state,
+            plan,
+            key=jax.random.fold_in(jax.random.key(settings.seed), 1),
+            validate=validate,
+            checkpoints=checkpoints,
+            log=log,
+        )
+        return outcome._replace(state=checkpoints.restore_best(outcome.state))
+
+
+def pretrained_lanes(
+    settings: SimpleNamespace, outcomes: Sequence[Outcome], points: Sequence[Mapping[str, float]]
+) -> LearnerState:
+    """The pre-trained slow weights of every lane, leaves [lane, ...]."""
+
+    def of_seeds(state: LearnerState) -> LearnerState:
+        repeat = functools.partial(jax.tree.map, lambda leaf: jnp.stack([leaf] * settings.num_seeds))
+        if settings.shared_pretraining:
+            return repeat(state)
+        return state._replace(step=repeat(state.step))
+
+    states = [of_seeds(outcome.state) for outcome in outcomes]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
+
+
+def make_programs(settings: SimpleNamespace) -> Programs:
+    """The programs of a run; lanes take turns, since meta-updates are heavy, rare, and not at the same batch
+    in every lane."""
+    over_lanes = functools.partial(streaming.over_lanes, in_turn=True)
+    size = {"way": settings.way, "shot": settings.shot}
+
+    def learner(lane: Lane) -> Online:
+        return make_learner(at_point(settings, lane.values))
+
+    def begin(lanes: Lane) -> PyTree:
+        x = jnp.zeros((settings.way * settings.shot, 28, 28, 1))
+        return over_lanes(lambda lane: learner(lane).init(jax.random.fold_in(lane.key, 0), x), lanes)
+
+    def advance(
+        data: osaka.Domains, lanes: Lane, states: PyTree, done: Array, count: Array
+    ) -> tuple[PyTree, dict[str, Array], dict[str, Array]]:
+        def observe(lane: Lane, state: PyTree, step: Array) -> tuple[PyTree, dict[str, Array]]:
+            shown = osaka.shown_at(data, lane.line, step, **size)
+            key = jax.random.fold_in(jax.random.fold_in(lane.key, 1), step)
+            untold = {"task": jnp.zeros((), jnp.int32), "first_pass": jnp.ones((), bool)}
+            state, info = learner(lane).observe(state, shown.batch, key=key, **untold)
+            return state, info | {"domain": shown.domain, "switched": shown.switched}
+
+        def one(lane: Lane, state: PyTree) -> tuple[PyTree, dict[str, Array], dict[str, Array]]:
+            def body(index: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+                state, records = carry
+                state, new = observe(lane, state, done + index)
+                return state, jax.tree.map(lambda held, value: held.at[index].set(value), records, new)
+
+            shapes = jax.eval_shape(observe, lane, state, done)[1]
+            records = jax.tree.map(lambda leaf: jnp.zeros(settings.log_every, leaf.dtype), shapes)
+            state, records = jax.lax.fori_loop(0, count, body, (state, records))
+            masks = settings.algorithm in SPARSE
+            return state, records, sparsity_by_layer(state.slow.meta["rule"]) if masks else {}
+
+        return over_lanes(one, lanes, states)
+
+    return Programs(jax.jit(begin), jax.jit(advance, donate_argnums=2))
+
+
+def _stream(
+    settings: SimpleNamespace,
+    programs: Programs,
+    data: osaka.Domains,
+    lanes: Lane,
+    states: PyTree,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    deadline: float,
+) -> tuple[Ended, float]:
+    """Learn what is left of the stream; also the seconds that compiling took."""
+    program, seconds = streaming.compiled(programs.advance, data, lanes, states, jnp.int32(0), jnp.int32(0))
+
+    def advance(states: PyTree, kept: PyTree, done: int) -> Part:
+        count = min(settings.log_every - done % settings.log_every, settings.steps - done)
+        states, records, report = program(data, lanes, states, jnp.int32(done), jnp.int32(count))
+        records = {name: np.asarray(values)[:, :count] for name, values in records.items()}
+        means = {name: values.mean(1) for name, values in records.items() if name != "domain"}
+        return Part(states, kept, done + count, means | report, {}, records)
+
+    ended = streaming.learn_stream(
+        settings, advance, states, (), settings.steps, checkpoints, workdir, deadline
+    )
+    return ended, seconds
+
+
+def summary(records: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of one lane's records [step]: cumulative accuracy in percent, overall and by domain, the mean loss, and
+    how well switches are noticed where they are looked for."""
+    found = {"cumulative_accuracy": 100 * float(records["accuracy"].mean())}
+    for index, name in enumerate(DOMAINS):
+        shown = records["domain"] == index
+        if shown.any():
+            found[f"cumulative_accuracy_{name}"] = 100 * float(records["accuracy"][shown].mean())
+    found["loss"] = float(records["loss"].mean())
+    if "detected" in records:
+        right = float((records["detected"] * records["switched"]).sum())
+        found["detection_precision"] = right / max(float(records["detected"].sum()), 1.0)
+        found["detection_recall"] = right / max(float(records["switched"].sum()) - 1, 1.0)
+    return found
+
+
+def _finish(
+    settings: SimpleNamespace,
+    points: Sequence[Mapping[str, float]],
+    outcomes: Sequence[Outcome],
+    ended: Ended,
+    compile_seconds: float,
+    workdir: Path,
+) -> int:
+    """Results and figures."""
+    shape = (len(points), settings.num_seeds, ended.done)
+    records = {name: values.reshape(shape) for name, values in ended.records.items()}
+    summaries = [
+        [summary({name: values[point, seed] for name, values in records.items()}) for seed in range(shape[1])]
+        for point in range(shape[0])
+    ]
+    by_point = [streaming.over_seeds(of_seeds) for of_seeds in summaries]
+    best = int(np.argmax([metrics["cumulative_accuracy"]["mean"] for metrics in by_point]))
+    results = streaming.results(
+        NAME,
+        settings,
+        ended,
+        compile_seconds,
+        ended.done * shape[0] * shape[1],
+        {
+            "split": "stream",
+            "tasks": ended.done,
+            "norm": "batch",
+            "metrics": by_point[best],
+            "seeds": {name: [seed.get(name) for seed in summaries[best]] for name in summaries[best][0]},
+        },
+        [{"values": point, "metrics": metrics} for point, metrics in zip(points, by_point)],
+        dataset=f"osaka_stay{100 * settings.stay:g}",
+        way=settings.way,
+        shot=settings.shot,
+        learned=read_learned(settings, ended.state, outcomes, best),
+        published=published_row(settings),
+    )
+    mine = {name: values[best] for name, values in records.items()}
+    whole = {"accuracy_of_grid": records["accuracy"]} if settings.grid else {}
+    skeleton.write_arrays(workdir / "eval.npz", mine | whole)
+    try:
+        _write_figures(mine, workdir)
+    except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
+        skeleton.say(f"no figures: {error}")
+    write_json(workdir / "results.json", results)
+    skeleton.say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
+    print(json.dumps(results))
+    return 0
+
+
+def read_learned(
+    settings: SimpleNamespace, state: LearnerState, outcomes: Sequence[Outcome], best: int
+) -> dict[str, float]:
+    """Of the best point: what pre-training reached (the mean over seeds), and the masks' sparsity at last."""
+    found: dict[str, float] = {}
+    if outcomes and outcomes[best].best:
+        chosen = outcomes[best].best
+        found["pretraining_steps"] = float(outcomes[best].step)
+        found["pretraining_accuracy"] = float(np.mean(chosen["metrics"]["accuracy"]))
+    if settings.algorithm in SPARSE:
+        lanes = slice(best * settings.num_seeds, (best + 1) * settings.num_seeds)
+        rule = jax.tree.map(lambda leaf: leaf[lanes], state.meta.slow.meta["rule"])
+        by_lane = jax.jit(jax.vmap(sparsity_by_layer))(rule)
+        found |= {name: float(value.mean()) for name, value in by_lane.items()}
+    return found
+
+
+def _write_figures(records: Mapping[str, np.ndarray], workdir: Path) -> None:
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    lines = read_metrics(workdir / "metrics.jsonl")
+    figures.learning_curves(lines, folder / "learning_curves.png")
+    continual_figures.accuracy_over_stream(
+        records["accuracy"], records["domain"], list(DOMAINS), folder / "accuracy.png"
+    )
+    if any("sparsity" in line for line in lines):
+        continual_figures.sparsity_by_layer(lines, folder / "sparsity.png")
+
+
+if __name__ == "__main__":
+    sys.exit("this is the skeleton; run python -m experiments.osaka")

@@ -1,0 +1,212 @@
+"""Runs on OSAKA's stream: published settings, flags, resuming, the grid, on a handful of images."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+import jmeta
+from experiments import osaka, osaka_run, streaming
+from experiments.common import UsageError, parse
+from jmeta.data.source import DatasetInfo, from_splits
+from jmeta.models.mlp import mlp
+
+ARGV = ["osaka"]
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def settled(*flags):
+    return osaka.settle(parse(osaka.EXPERIMENT, [*ARGV, *flags]))
+
+
+def test_published_settings():
+    full = settled()
+    expected = {"learning_rate": 1e-4, "inner_steps": 8, "inner_lr": 0.1, "threshold": 2.5,
+                "modulation": 0.25, "meta_batch": 4, "patience": 10, "order": "first",
+                "validation_tasks": 400, "way": 10,
+                "steps": 10_000, "learn_rates": True, "prolonged": True, "restart": "code"}  # fmt: skip
+    assert {name: getattr(full, name) for name in expected} == expected
+    often = settled("--stay=0.9")
+    assert (often.inner_steps, often.threshold, often.meta_batch) == (16, 2.0, 8)
+    anil = settled("--preset=table6_stay90_anil")
+    assert (anil.learning_rate, anil.inner_lr, anil.patience, anil.order) == (0.005, 0.05, 20, "mixed")
+    plain = settled("--preset=table6_stay98_c_maml_plain")
+    assert (plain.pretrain, plain.prolonged, plain.threshold) == (False, False, float("inf"))
+    small = settled("--preset=small_stay90_maml")
+    assert (small.steps, small.filters, small.way, small.inner_steps, small.pretrain_steps) == (
+        500,
+        16,
+        5,
+        4,
+        200,
+    )
+
+
+def test_every_preset_is_meant_for_its_algorithm():
+    assert len(osaka.EXPERIMENT.presets) == 2 * 2 * (10 + 5)
+    for name, values in osaka.EXPERIMENT.presets.items():
+        settings = SimpleNamespace(**dict.fromkeys(osaka.FLAGS) | values)
+        assert not set(osaka.stray(settings)) & set(values), name
+        osaka.settle(parse(osaka.EXPERIMENT, [*ARGV, f"--preset={name}"]))
+
+
+def test_published_rows_are_those_of_table_6():
+    row = osaka.published_row(settled("--algorithm=sparse_c_maml"))
+    assert (row["table"], row["cumulative_accuracy"]) == ("6", {"mean": 94.2, "std": 0.4, "ci95": 0.35})
+    row = osaka.published_row(settled("--algorithm=online_adam", "--stay=0.9"))
+    assert row["cumulative_accuracy"]["mean"] == 23.8
+    for other in ("--steps=500", "--way=5", "--filters=16", "--stay=0.95"):
+        assert osaka.published_row(settled(other)) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--algorithm=bgd", "--inner_lr=1"], "--inner_lr=1.0 has no meaning here: bgd has none"),
+        (["--nopretrain", "--meta_batch=2"], "--nopretrain trains nothing before the stream"),
+        (["--noprolonged", "--restart=code"], "without prolonged phases none starts"),
+        (["--stay=1.5"], "--stay=1.5; expected a probability"),
+        (["--threshold=-1"], "--threshold=-1.0; expected a number of at least 0"),
+        (["--algorithm=maml", "--grid=inner_lr=1"], "'inner_lr'; expected once each of learning_rate"),
+    ],
+)
+def test_flags_that_cannot_be(flags, message):
+    with pytest.raises(UsageError, match=message):
+        settled(*flags)
+
+
+def fake_sources(settings):
+    """Few images, told apart by where their ink is; the fourth part of Omniglot's classes."""
+    random = np.random.default_rng(0)
+
+    def split(classes):
+        kinds = random.integers(0, 256, (classes, 28, 28, 1))
+        labels = np.repeat(np.arange(classes), 20)
+        noise = random.integers(-30, 30, (len(labels), 28, 28, 1))
+        return jmeta.from_arrays(np.clip(kinds[labels] + noise, 0, 255).astype(np.uint8), labels)
+
+    parts = {"omniglot": (8, 3, 3), "mnist": (4,), "fashion_mnist": (4,)}
+    info = DatasetInfo("fake", "none", "none", {}, (28, 28, 1))
+    return [
+        from_splits(info, dict(zip(("train", "validation", "test"), map(split, sizes))))
+        for sizes in parts.values()
+    ]
+
+
+TINY = "--way=3 --shot=2 --steps=10 --log_every=4 --checkpoint_every=4 --inner_steps=1".split()
+TRAINED = "--query=2 --pretrain_steps=3 --validation_tasks=4 --meta_batch=1".split()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, enable_x64):
+    """`run(*flags)`: a run in this process on few images and a small network; exit status and results."""
+
+    def network(*, filters, weights, initialise, head=None):
+        return mlp(widths=(6,), outputs=head, initialise=initialise)
+
+    monkeypatch.setattr(osaka_run, "open_sources", fake_sources)
+    monkeypatch.setattr(osaka_run, "conv4", network)
+    monkeypatch.setattr(osaka_run, "TRAINING", slice(9))
+    monkeypatch.setattr(osaka_run, "VALIDATION", slice(9, 14))
+    monkeypatch.setattr(osaka_run, "VALIDATE_EVERY", 2)
+
+    def call(*flags):
+        settings = parse(osaka.EXPERIMENT, [*ARGV, *TINY, *flags])
+        with enable_x64(False):
+            status = osaka.run(settings)
+        out = capsys.readouterr().out.strip().splitlines()
+        return status, json.loads(out[-1]) if out else None
+
+    return call
+
+
+def test_a_run_leaves_what_the_contract_names(run, tmp_path):
+    flags = ["--algorithm=sparse_c_maml", "--num_seeds=2", "--noshared_pretraining", "--threshold=0.1"]
+    status, results = run(*flags, *TRAINED, f"--workdir={tmp_path / 'run'}")
+    assert status == 0
+    assert results == json.loads((tmp_path / "run/results.json").read_text())
+    assert (results["experiment"], results["steps"], results["way"], results["published"]) == (
+        "osaka",
+        10,
+        3,
+        None,
+    )
+    arrays = np.load(tmp_path / "run/eval.npz")
+    assert arrays["accuracy"].shape == arrays["domain"].shape == (2, 10)
+    metrics, accuracy = results["eval"]["metrics"], 100 * arrays["accuracy"].mean(1)
+    np.testing.assert_allclose(metrics["cumulative_accuracy"]["mean"], accuracy.mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["cumulative_accuracy"]["std"], accuracy.std(ddof=1), rtol=1e-5)
+    assert results["learned"].keys() >= {"sparsity", "sparsity/W1", "sparsity/b2", "pretraining_accuracy"}
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 10] and len(lines[0]["accuracy_by_lane"]) == 2
+    np.testing.assert_allclose(lines[2]["accuracy_by_lane"], arrays["accuracy"][:, 8:].mean(1), rtol=1e-6)
+    assert (tmp_path / "run/pretraining/metrics.jsonl").exists()
+    for name in ("accuracy", "sparsity", "learning_curves"):
+        assert (tmp_path / f"run/figures/{name}.png").stat().st_size > 5000
+
+
+def test_a_stopped_stream_goes_on_to_the_same_numbers_and_may_be_prolonged(run, tmp_path, monkeypatch):
+    flags = ["--algorithm=c_maml", "--threshold=0.1", "--learning_rate=0.05", *TRAINED]
+    _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
+
+    class Killed(BaseException):
+        pass
+
+    line = streaming.line
+
+    def killed(done, *rest):
+        if done == 8:
+            raise Killed
+        return line(done, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "line", killed)
+        with pytest.raises(Killed):
+            run(*flags, f"--workdir={tmp_path / 'parts'}")
+    run(*flags, "--steps=9", f"--workdir={tmp_path / 'parts'}")
+    _, resumed = run(*flags, f"--workdir={tmp_path / 'parts'}")
+    assert resumed["eval"] == whole["eval"] and resumed["learned"] == whole["learned"]
+    a, b = (np.load(tmp_path / part / "eval.npz") for part in ("whole", "parts"))
+    for name in ("accuracy", "loss", "detected", "updated", "domain"):
+        np.testing.assert_array_equal(a[name], b[name])
+    assert a["updated"].any()
+
+
+def test_a_grid_pretrains_and_runs_every_point(run, tmp_path):
+    flags = ["--algorithm=c_maml", "--grid=learning_rate=0.05:0.0001,threshold=0.1:9", *TRAINED]
+    _, results = run(*flags, f"--workdir={tmp_path / 'grid'}")
+    points = [tuple(point["values"].values()) for point in results["grid"]]
+    assert points == [(0.05, 0.1), (0.05, 9.0), (0.0001, 0.1), (0.0001, 9.0)]
+    assert {folder.name for folder in (tmp_path / "grid/pretraining").iterdir()} == {
+        "learning_rate=0.05", "learning_rate=0.0001"
+    }  # fmt: skip
+    losses = [point["metrics"]["loss"]["mean"] for point in results["grid"]]
+    assert len(set(losses)) > 2
+    accuracies = [point["metrics"]["cumulative_accuracy"]["mean"] for point in results["grid"]]
+    assert results["eval"]["metrics"]["cumulative_accuracy"]["mean"] == max(accuracies)
+    detected = [point["metrics"]["detection_recall"]["mean"] for point in results["grid"]]
+    assert detected[1] == detected[3] == 0
+
+
+@pytest.mark.parametrize("algorithm", osaka.ALGORITHMS)
+def test_every_algorithm_starts(algorithm, monkeypatch):
+    """Its states before the stream, and shapes after a batch: nothing is computed."""
+    settings = settled(f"--algorithm={algorithm}", "--way=3", "--shot=2", "--filters=4", "--steps=4")
+    learner = osaka_run.make_learner(settings)
+    x = jax.ShapeDtypeStruct((6, 28, 28, 1), np.float32)
+    state = jax.eval_shape(learner.init, jax.random.key(0), x)
+    batch = jmeta.types.Batch(x, jax.ShapeDtypeStruct((6,), np.int32))
+    scalar = jax.ShapeDtypeStruct((), np.int32)
+    after, info = jax.eval_shape(
+        lambda s, b, k: learner.observe(s, b, task=scalar, first_pass=scalar, key=k),
+        state, batch, jax.eval_shape(lambda: jax.random.key(0)),
+    )  # fmt: skip
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert info["accuracy"].shape == info["loss"].shape == ()
+    if osaka.pretrains(settings):
+        adapter = osaka_run.make_adapter(settings, pretraining=True)
+        meta, _ = jax.eval_shape(adapter.init, jax.random.key(0), x)
+        assert jax.tree.structure(meta) == jax.tree.structure(state.slow.meta)
