@@ -254,7 +254,13 @@ def pretrain(
         osaka.pretraining_episodes(characters, order[part], **size) for part in (TRAINING, VALIDATION)
     )
     adapter = make_adapter(settings, pretraining=True)
-    learner = episodic_learner(adapter, cross_entropy, make_optimiser(settings), metrics=accuracy)
+    learner = episodic_learner(
+        adapter,
+        cross_entropy,
+        make_optimiser(settings),
+        metrics=accuracy,
+        chunk=settings.meta_batch,  # bounds the memory of validations
+    )
     key: Key = jax.random.key(settings.seed)
     example = jax.jit(lambda sampler: sampler(jax.random.key(0)))(training)
     if not settings.shared_pretraining:

@@ -96,6 +96,15 @@ def test_rows_of_learned_optimisers_are_the_papers(method):
     assert found == dict(zip(settings, TURTLE[method]))
 
 
+def test_rows_of_osaka_are_those_of_table_6():
+    rows = {(row["method"], row["dataset"]): row for row in published("sparse_maml", "6")}
+    assert len(rows) == 20
+    often = rows["sparse-C-MAML", "osaka_stay90"]["cumulative_accuracy"]
+    assert often == {"mean": 86.3, "std": 0.4, "ci95": 0.35}
+    assert rows["MetaBGD", "osaka_stay98"]["cumulative_accuracy"]["mean"] == 91.1
+    assert rows["C-MAML", "osaka_stay90"]["cumulative_accuracy"]["mean"] == 83.3
+
+
 def test_across_domains_a_row_says_where_it_was_trained():
     row = row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle", variant="from mini_imagenet")
     assert row["accuracy"]["mean"] == 56 and row["table"] == "3.4"
