@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -30,8 +29,7 @@ from jmeta.online.catalog import ONE_AFTER_ANOTHER, build
 from jmeta.online.dense import dense_look_ahead, dense_steps
 from jmeta.online.state import without_memory
 from jmeta.outer.checkpoint import Checkpoints
-from jmeta.outer.metrics_log import read_metrics
-from jmeta.report import continual_figures, figures
+from jmeta.report import continual_figures
 from jmeta.rules.masks import sparsity_by_layer
 from jmeta.types import Array, Key, LearnerState, Online, PyTree
 
@@ -70,10 +68,7 @@ def run(settings: SimpleNamespace) -> int:
     steps = settings.tasks * settings.passes * settings.samples // settings.batch
     with skeleton.usage_errors():
         workdir.mkdir(parents=True, exist_ok=True)
-        finished = skeleton.finished_results(workdir, identified, steps)
-        if finished:
-            skeleton.say(f"finished before, in {workdir}")
-            print(json.dumps(finished))
+        if streaming.finished_before(workdir, identified, steps):
             return 0
         options = {
             name: getattr(settings, name) for name in ("data_dir", "download") if getattr(settings, name)
@@ -87,9 +82,9 @@ def run(settings: SimpleNamespace) -> int:
         checkpoints.check_identity()
         write_json(workdir / "config.json", streaming.config(settings, identified, source))
         ended, compile_seconds = _stream(settings, programs, images, lanes, checkpoints, workdir, deadline)
-    if ended.signal or not ended.done:
-        skeleton.say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
-        return 128 + ended.signal if ended.signal else 0
+    status = streaming.interrupted(ended, workdir)
+    if status is not None:
+        return status
     return _finish(settings, programs, images, lanes, points, ended, compile_seconds, workdir)
 
 
@@ -229,19 +224,12 @@ def _finish(
         learned=read_learned(settings, ended.state),
         published=published_row(settings),
     )
-    skeleton.write_arrays(
-        workdir / "eval.npz",
-        {"accuracy_matrix": matrices[best], "accuracy_matrix_of_grid": matrices} if settings.grid
-        else {"accuracy_matrix": matrices[best]},
-    )  # fmt: skip
-    try:
-        _write_figures(matrices[best].mean(0), workdir)
-    except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
-        skeleton.say(f"no figures: {error}")
-    write_json(workdir / "results.json", results)
-    skeleton.say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
-    print(json.dumps(results))
-    return 0
+    whole = {"accuracy_matrix_of_grid": matrices} if settings.grid else {}
+
+    def draw(folder: Path) -> None:
+        continual_figures.accuracy_matrix(matrices[best].mean(0), folder / "accuracy_matrix.png")
+
+    return streaming.conclude(workdir, results, {"accuracy_matrix": matrices[best]} | whole, draw)
 
 
 def read_learned(settings: SimpleNamespace, state: LearnerState) -> dict[str, float]:
@@ -250,16 +238,6 @@ def read_learned(settings: SimpleNamespace, state: LearnerState) -> dict[str, fl
         return {}
     by_lane = jax.jit(jax.vmap(sparsity_by_layer))(state.meta.learned)
     return {name: float(value.mean()) for name, value in by_lane.items()}
-
-
-def _write_figures(matrix: np.ndarray, workdir: Path) -> None:
-    folder = workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    records = read_metrics(workdir / "metrics.jsonl")
-    figures.learning_curves(records, folder / "learning_curves.png")
-    continual_figures.accuracy_matrix(matrix, folder / "accuracy_matrix.png")
-    if any("sparsity" in record for record in records):
-        continual_figures.sparsity_by_layer(records, folder / "sparsity.png")
 
 
 if __name__ == "__main__":

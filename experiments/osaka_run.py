@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,9 +36,9 @@ from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.learner import learner as episodic_learner
 from jmeta.outer.loop import Outcome, Plan, fit
-from jmeta.outer.metrics_log import MetricsLog, read_metrics
+from jmeta.outer.metrics_log import MetricsLog
 from jmeta.outer.seeds import seed_keys, side_by_side
-from jmeta.report import continual_figures, figures
+from jmeta.report import continual_figures
 from jmeta.rules.masked_sgd import masked_sgd, rectified_sgd
 from jmeta.rules.masks import sparsity_by_layer
 from jmeta.rules.sgd import sgd
@@ -84,10 +83,7 @@ def run(settings: SimpleNamespace) -> int:
     workdir, identified = default_workdir(NAME, settings), identity(NAME, settings)
     with skeleton.usage_errors():
         workdir.mkdir(parents=True, exist_ok=True)
-        finished = skeleton.finished_results(workdir, identified, settings.steps)
-        if finished:
-            skeleton.say(f"finished before, in {workdir}")
-            print(json.dumps(finished))
+        if streaming.finished_before(workdir, identified, settings.steps):
             return 0
         sources = open_sources(settings)
         characters = osaka.inverted(osaka.together(list(sources[0].splits.values())))
@@ -108,9 +104,9 @@ def run(settings: SimpleNamespace) -> int:
         if outcomes:
             states = states._replace(slow=pretrained_lanes(settings, outcomes, points))
         ended, seconds = _stream(settings, programs, data, lanes, states, checkpoints, workdir, deadline)
-    if ended.signal or not ended.done:
-        skeleton.say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
-        return 128 + ended.signal if ended.signal else 0
+    status = streaming.interrupted(ended, workdir)
+    if status is not None:
+        return status
     return _finish(settings, points, outcomes, ended, seconds, workdir)
 
 
@@ -434,15 +430,12 @@ def _finish(
     )
     mine = {name: values[best] for name, values in records.items()}
     whole = {"accuracy_of_grid": records["accuracy"]} if settings.grid else {}
-    skeleton.write_arrays(workdir / "eval.npz", mine | whole)
-    try:
-        _write_figures(mine, workdir)
-    except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
-        skeleton.say(f"no figures: {error}")
-    write_json(workdir / "results.json", results)
-    skeleton.say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
-    print(json.dumps(results))
-    return 0
+
+    def draw(folder: Path) -> None:
+        domains = (records["domain"][best], list(DOMAINS))
+        continual_figures.accuracy_over_stream(records["accuracy"][best], *domains, folder / "accuracy.png")
+
+    return streaming.conclude(workdir, results, mine | whole, draw)
 
 
 def read_learned(
@@ -460,18 +453,6 @@ def read_learned(
         by_lane = jax.jit(jax.vmap(sparsity_by_layer))(rule)
         found |= {name: float(value.mean()) for name, value in by_lane.items()}
     return found
-
-
-def _write_figures(records: Mapping[str, np.ndarray], workdir: Path) -> None:
-    folder = workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    lines = read_metrics(workdir / "metrics.jsonl")
-    figures.learning_curves(lines, folder / "learning_curves.png")
-    continual_figures.accuracy_over_stream(
-        records["accuracy"], records["domain"], list(DOMAINS), folder / "accuracy.png"
-    )
-    if any("sparsity" in line for line in lines):
-        continual_figures.sparsity_by_layer(lines, folder / "sparsity.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ differs between lanes has a leading axis [lane].
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import run as skeleton
-from experiments.common import UsageError
+from experiments.common import UsageError, strict, write_json
 from jmeta.data.source import Dataset
 from jmeta.outer.checkpoint import CheckpointError, Checkpoints
 from jmeta.outer.finite import NonFiniteError
-from jmeta.outer.metrics_log import MetricsLog
+from jmeta.outer.metrics_log import MetricsLog, read_metrics
 from jmeta.outer.signals import stop_on_signals
+from jmeta.report import continual_figures, figures
 from jmeta.types import Array, LearnerState, PyTree
 
 RECORDS = "records.npz"
@@ -238,6 +240,50 @@ def results(
         "grid": grid if settings.grid else None,
         **more,
     }
+
+
+def finished_before(workdir: Path, identified: dict[str, Any], steps: int) -> bool:
+    """Whether a run of this identity has learned all its batches; then its results are printed again."""
+    found = skeleton.finished_results(workdir, identified, steps)
+    if found:
+        skeleton.say(f"finished before, in {workdir}")
+        print(json.dumps(found))
+    return found is not None
+
+
+def interrupted(ended: Ended, workdir: Path) -> int | None:
+    """The exit status of a stream that a signal stopped, or that has not begun in time; None of others."""
+    if not ended.signal and ended.done:
+        return None
+    skeleton.say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
+    return 128 + ended.signal if ended.signal else 0
+
+
+def conclude(
+    workdir: Path,
+    found: Mapping[str, Any],
+    arrays: dict[str, np.ndarray],
+    draw: Callable[[Path], None],
+) -> int:
+    """Write eval.npz, figures and results.json, and print the results; the exit status.
+
+    `draw(folder)` draws into the folder of the figures what the log's lines do not say.
+    """
+    skeleton.write_arrays(workdir / "eval.npz", arrays)
+    try:
+        folder = workdir / "figures"
+        folder.mkdir(exist_ok=True)
+        lines = read_metrics(workdir / "metrics.jsonl")
+        figures.learning_curves(lines, folder / "learning_curves.png")
+        if any("sparsity" in line for line in lines):
+            continual_figures.sparsity_by_layer(lines, folder / "sparsity.png")
+        draw(folder)
+    except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
+        skeleton.say(f"no figures: {error}")
+    write_json(workdir / "results.json", found)
+    skeleton.say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
+    print(json.dumps(strict(found)))
+    return 0
 
 
 def config(

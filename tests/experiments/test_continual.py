@@ -139,24 +139,12 @@ def test_a_run_leaves_what_the_contract_names(run, tmp_path):
         assert (tmp_path / f"run/figures/{name}.png").stat().st_size > 5000
 
 
-def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, monkeypatch):
+def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, killed_at):
     flags = ["--algorithm=er", "--replay=3", "--capacity=20", "--checkpoint_every=1"]
     _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
 
-    class Killed(BaseException):
-        pass
-
-    line = streaming.line
-
-    def killed(done, *rest):
-        if done == 40:
-            raise Killed
-        return line(done, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(streaming, "line", killed)
-        with pytest.raises(Killed):
-            run(*flags, f"--workdir={tmp_path / 'parts'}")
+    with killed_at(40):
+        run(*flags, f"--workdir={tmp_path / 'parts'}")
     assert not (tmp_path / "parts/results.json").exists()
     _, resumed = run(*flags, f"--workdir={tmp_path / 'parts'}")
     assert resumed["eval"]["metrics"] == whole["eval"]["metrics"] and resumed["steps"] == whole["steps"]
