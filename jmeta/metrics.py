@@ -37,6 +37,24 @@ def accuracy_by_shot(outputs: Array, stream: Stream, *, shots: int) -> Metrics:
     return {f"accuracy_{shot}_shot": masked_mean(right, real * (before == shot)) for shot in range(shots + 1)}
 
 
+def accuracy_by_subtask(outputs: Array, query: Batch, *, subtasks: int) -> Metrics:
+    """Accuracy of logits [example, way] on a query set of a continual task, by the position of the subtask.
+
+    The examples are grouped by subtask, each of one class, in the subtasks' order (as `jmeta.continual` draws
+    them). {"accuracy_subtask_1": [], ..., "accuracy_subtask_<subtasks>": []}, 0 where a task is shorter; and
+    "accuracy_before_last", over all subtasks but the last (Babu et al. 2021, Figure 4).
+    """
+    changes = jnp.concatenate([jnp.ones(1, bool), query.y[1:] != query.y[:-1]])
+    position = jnp.cumsum(changes)
+    right = (outputs.argmax(-1) == query.y).astype(outputs.dtype)
+    real = jnp.ones_like(right) if query.mask is None else query.mask.astype(right.dtype)
+    found = {
+        f"accuracy_subtask_{number}": masked_mean(right, real * (position == number))
+        for number in range(1, subtasks + 1)
+    }
+    return found | {"accuracy_before_last": masked_mean(right, real * (position < position[-1]))}
+
+
 def squared_error(outputs: Array, batch: Batch) -> Metrics:
     """Mean squared error of a task, {"squared_error": []}."""
     from jmeta.losses import mean_squared_error

@@ -29,14 +29,6 @@ class Batch(NamedTuple):
     mask: Array | None = None
 
 
-class Task(NamedTuple):
-    """One episode: a support set to adapt on and a query set to judge by. A batch of tasks is the same
-    pytree with a leading task axis."""
-
-    support: Batch
-    query: Batch
-
-
 class Stream(NamedTuple):
     """Examples in time order with the feedback that arrives late.
 
@@ -49,6 +41,14 @@ class Stream(NamedTuple):
     feedback: Array
     mask: Array | None = None
     task: Array | None = None
+
+
+class Task(NamedTuple):
+    """One episode: a support set to adapt on, a `Stream` where it is continual, and a query set to judge by.
+    A batch of tasks is the same pytree with a leading task axis."""
+
+    support: Batch | Stream
+    query: Batch
 
 
 class LearnerState(NamedTuple):

@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jmeta import losses, metrics
+from jmeta.adapters.anml import anml
 from jmeta.adapters.comln import comln
-from jmeta.adapters.gradient import anil, gradient_adapter
+from jmeta.adapters.from_memory import from_memory
+from jmeta.adapters.gradient import Loss, anil, gradient_adapter
+from jmeta.adapters.oml import oml
 from jmeta.adapters.plain import plain
 from jmeta.adapters.transfer import Schedule, from_scratch, pretrained
+from jmeta.memory import catalog as memories
 from jmeta.models import catalog as models
 from jmeta.models.heads import cosine_head
 from jmeta.rules import catalog as rules
 from jmeta.rules.sgd import sgd
 from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree, Rule
-
-Loss = Callable[[PyTree, Batch], Array]
 
 
 def loss(name: str, *, smoothing: float = 0.0) -> Loss:
@@ -35,9 +37,20 @@ def loss(name: str, *, smoothing: float = 0.0) -> Loss:
     )
 
 
-def metric(loss_name: str) -> Callable[[PyTree, Batch], Metrics]:
-    """The metric reported beside a loss: accuracy of a classifier, squared error of a regression."""
-    return metrics.accuracy if loss_name == "cross_entropy" else metrics.squared_error
+def metric(loss_name: str, *, subtasks: int | None = None) -> Callable[[PyTree, Batch], Metrics]:
+    """The metric reported beside a loss: accuracy of a classifier, squared error of a regression; where tasks
+    have `subtasks`, accuracy by subtask too."""
+    if loss_name != "cross_entropy":
+        return metrics.squared_error
+    if subtasks is None:
+        return metrics.accuracy
+
+    def measure(outputs: Array, query: Batch) -> Metrics:
+        return metrics.accuracy(outputs, query) | metrics.accuracy_by_subtask(
+            outputs, query, subtasks=subtasks
+        )
+
+    return measure
 
 
 def build(
@@ -47,12 +60,14 @@ def build(
 
     Args:
       name: "comln"; "maml", "fomaml" and "anil", or "gradient" with any inner rule; "from_scratch";
-        "pretrained"; "plain".
-      model: the network's name and settings, for `jmeta.models.catalog.build`.
+        "pretrained"; "plain"; over streams "oml", "anml" and "memory".
+      model: the network's name and settings, for `jmeta.models.catalog.build`; of "oml" and "anml" their
+        settings of it; of "memory" its name and settings, for `jmeta.memory.catalog.build`.
       loss_name, smoothing: the inner loss; smoothed in training only.
       outputs: number of ways, or of regression targets.
       **settings: of the adapter's factory; a gradient adapter's `inner_steps` and its `rule`, a name with
-        settings for `jmeta.rules.catalog.build`, or `inner_lr` of gradient descent.
+        settings for `jmeta.rules.catalog.build`, or `inner_lr` of gradient descent; the `rule` of "oml"
+        and "anml", and the `test_rule` where it is another at test.
 
     Raises:
       ValueError: for an unknown name; TypeError for unknown settings.
@@ -106,6 +121,22 @@ def _pretrained(
     return pretrained(models.build(**model), head, classes, outputs, loss, schedule=Schedule(**schedule))
 
 
+def _one_by_one(
+    make: Callable[..., Adapter], model: Mapping[str, Any], outputs: int, *, loss: Loss,
+    rule: Mapping[str, Any], test_rule: Mapping[str, Any] | None = None, order: str,
+) -> Adapter:  # fmt: skip
+    """OML or ANML; at test with another rule, through which nothing is differentiated."""
+    trained = make(outputs, rules.build(**rule), loss=loss, order=order, **model)
+    if test_rule is None:
+        return trained
+    return _by_phase(trained, make(outputs, rules.build(**test_rule), loss=loss, order="first", **model))
+
+
+def _memory(model: Mapping[str, Any], outputs: int, *, loss: Loss, **settings: Any) -> Adapter:
+    """A memory adapts without a loss."""
+    return from_memory(memories.build(**model, way=outputs), readout=memories.logits, **settings)
+
+
 def _plain(model: Mapping[str, Any], outputs: int, *, loss: Loss) -> Adapter:
     """A network does not adapt by a loss."""
     return plain(models.build(**model, head=outputs))
@@ -118,6 +149,9 @@ _MAKERS: dict[str, Callable[..., Adapter]] = {
     "anil": _anil,
     "from_scratch": _from_scratch,
     "pretrained": _pretrained,
+    "oml": functools.partial(_one_by_one, oml),
+    "anml": functools.partial(_one_by_one, anml),
+    "memory": _memory,
 }
 
 

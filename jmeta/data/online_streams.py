@@ -1,4 +1,4 @@
-"""Online few-shot streams: examples one at a time, whose labels arrive later."""
+"""Online streams: examples one at a time, whose labels arrive later; mixed, or one class after another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jmeta.data.episodes import distinct
 from jmeta.data.source import Sampler
 from jmeta.types import Array, Key, Stream, Task
 
@@ -37,6 +38,41 @@ class _Draw(NamedTuple):
         order = jax.random.permutation(key_order, both.y.shape[0])
         x, y, mask = jax.tree.map(lambda a: a[order], both)
         return Stream(x, y, delayed(y, self.delay), mask)
+
+
+def continual(episodes: Sampler, *, subtasks: int, slots: int) -> Sampler:
+    """Make the sampler of continual few-shot tasks from one of `subtasks`-way episodes of fixed size.
+
+    `sampler(key) -> Task(support=Stream, query=Batch)`: each class of the episode is a subtask; the stream
+    shows the shots of one after those of the other (Babu et al. 2021, section 4.3), the query set has all
+    classes, grouped by subtask in the same order. A task gives each of its classes one of `slots` labels, at
+    random. `feedback` [time] is the label of the step before; `task` [time] the index of the subtask.
+
+    Raises ValueError for fewer slots than subtasks; when called, for episodes with padding or another way.
+    """
+    if not 1 <= subtasks <= slots:
+        raise ValueError(f"continual: subtasks={subtasks}, slots={slots}; expected a slot for each subtask")
+    return jax.tree_util.Partial(_DrawContinual(subtasks, slots), episodes)
+
+
+class _DrawContinual(NamedTuple):
+    """The static part of the sampler."""
+
+    subtasks: int
+    slots: int
+
+    def __call__(self, episodes: Any, key: Key) -> Task:
+        key_task, key_labels = jax.random.split(key)
+        support, query = episodes(key_task)
+        if support.mask is not None or support.y.shape[0] % self.subtasks:
+            raise ValueError(
+                f"continual: episodes of {support.y.shape[0]} support examples"
+                f"{'' if support.mask is None else ', some of them padding'}; expected fixed episodes of way "
+                f"{self.subtasks}, one for each subtask"
+            )
+        labels = distinct(key_labels, jnp.asarray(self.slots, jnp.int32), self.subtasks)
+        y = labels[support.y]
+        return Task(Stream(support.x, y, delayed(y, 1), task=support.y), query._replace(y=labels[query.y]))
 
 
 def delayed(labels: Array, delay: int) -> Array:

@@ -13,7 +13,7 @@ from jmeta.memory.prototypes import Prediction, cpm, opn
 from jmeta.metrics import accuracy, accuracy_by_shot
 from jmeta.models.conv_encoder import conv_encoder
 from jmeta.models.residual_encoder import residual_encoder
-from jmeta.types import Memory, Metrics, PyTree, Stream
+from jmeta.types import Array, Memory, Metrics, PyTree, Stream
 
 MEMORIES: dict[str, Callable[..., Memory]] = {
     "cl_lstm": cl_lstm, "lstm": lstm, "ntm": ntm, "apl": apl, "opn": opn, "cpm": cpm
@@ -38,7 +38,12 @@ def metric(shots: int) -> Callable[[PyTree, Stream], Metrics]:
     """Accuracy on a stream by the number of earlier presentations, 0 to `shots`, and over all of it."""
 
     def measure(outputs: PyTree, stream: Stream) -> Metrics:
-        logits = outputs.logits if isinstance(outputs, Prediction) else outputs
-        return accuracy(logits, stream) | accuracy_by_shot(logits, stream, shots=shots)
+        chosen = logits(outputs)
+        return accuracy(chosen, stream) | accuracy_by_shot(chosen, stream, shots=shots)
 
     return measure
+
+
+def logits(outputs: PyTree) -> Array:
+    """The logits [..., way] among the outputs of a memory."""
+    return outputs.logits if isinstance(outputs, Prediction) else outputs

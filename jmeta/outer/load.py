@@ -28,8 +28,8 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter 
     {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
     "chunk": int or None, "input": {"shape": of one example, "dtype": name}}; and where they differ from the
     defaults "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train
-    side by side. Of a memory "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and
-    "truncate_every" stand in the adapter's place.
+    side by side, "subtasks": how many a continual task has. Of a memory that plays streams "memory" (see
+    `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in the adapter's place.
     """
     adapted, made = (_with_memory if "memory" in recipe else _with_adapter)(recipe, mesh)
     return adapted, side_by_side(made) if recipe.get("seeds") else made
@@ -58,7 +58,7 @@ def _with_adapter(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Adapter
         adapter,
         catalog.loss(loss_name, smoothing=smoothing),
         optimiser(**recipe["optimiser"]),
-        metrics=catalog.metric(loss_name),
+        metrics=catalog.metric(loss_name, subtasks=recipe.get("subtasks")),
         test_loss=catalog.loss(loss_name),
         task_grad=clamped(**clamp) if clamp else None,
         reduce=recipe.get("reduce", "mean"),

@@ -6,14 +6,14 @@ import functools
 
 import jax
 
-from jmeta.types import Adapter, Array, Batch, Key, LearnerState, Metrics, PyTree
+from jmeta.types import Adapter, Array, Batch, Key, LearnerState, Metrics, PyTree, Stream
 
 
 def adapt_and_predict(
     adapter: Adapter,
     meta: PyTree,
     state: PyTree,
-    support: Batch,
+    support: Batch | Stream,
     x: PyTree,
     key: Key,
     *,
@@ -33,7 +33,7 @@ def adapt_and_predict(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def predict(adapter: Adapter, state: LearnerState, support: Batch, x: PyTree) -> PyTree:
+def predict(adapter: Adapter, state: LearnerState, support: Batch | Stream, x: PyTree) -> PyTree:
     """Outputs for `x` [example, ...] of a trained adapter (`jmeta.load`) adapted to one's own `support`.
 
     As at test: no noise; logits [example, way] of a classifier, whose ways are the labels of `support`.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import optax
+
+from jmeta.rules.bridge import from_optax
 from jmeta.rules.coordinates import clip_gradients
 from jmeta.rules.masked_sgd import masked_sgd, rectified_sgd
 from jmeta.rules.meta_lstm import meta_lstm
@@ -12,8 +15,14 @@ from jmeta.rules.sgd import sgd
 from jmeta.rules.turtle import turtle
 from jmeta.types import Rule
 
+
+def _adam(rate: float) -> Rule:
+    return from_optax(optax.adam(rate))
+
+
 RULES: dict[str, Callable[..., Rule]] = {
     "sgd": sgd,
+    "adam": _adam,
     "masked_sgd": masked_sgd,
     "rectified_sgd": rectified_sgd,
     "turtle": turtle,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jmeta
-from jmeta.data.online_streams import delayed, online
-from jmeta.metrics import accuracy_by_shot
+from jmeta.data.online_streams import continual, delayed, online
+from jmeta.metrics import accuracy_by_shot, accuracy_by_subtask
 
 
 def episodes(way=3, shot=2, query=2):
@@ -54,3 +54,48 @@ def test_accuracy_by_shot_counts_presentations():
     }  # fmt: skip
     masked = jmeta.Stream(jnp.zeros(5), y, y, jnp.array([1.0, 1, 0, 1, 1]))
     assert float(accuracy_by_shot(logits, masked, shots=2)["accuracy_1_shot"]) == 1.0
+
+
+def test_a_continual_task_shows_one_class_after_another_and_asks_for_all():
+    draw = jax.jit(jax.vmap(continual(episodes(way=3, shot=2, query=3), subtasks=3, slots=5)))
+    tasks = draw(jax.random.split(jax.random.key(0), 200))
+    stream, query = tasks.support, tasks.query
+    for time in range(1, 6):
+        assert (stream.feedback[:, time] == stream.y[:, time - 1]).all()
+    assert (stream.feedback[:, 0] == -1).all() and (
+        np.asarray(stream.task) == np.repeat(np.arange(3), 2)
+    ).all()
+    for task in range(200):
+        label_of = dict(zip(np.asarray(stream.x[task, :, 0]).tolist(), stream.y[task].tolist()))
+        assert len(label_of) == len(set(label_of.values())) == 3
+        assert [label_of[x] for x in np.asarray(query.x[task, :, 0]).tolist()] == query.y[task].tolist()
+        assert query.y[task].tolist() == np.repeat(stream.y[task, ::2], 3).tolist()  # grouped, in order
+        shown = np.concatenate([stream.x[task], query.x[task]])
+        assert len({tuple(row) for row in shown.tolist()}) == 15
+
+
+def test_labels_of_a_continual_task_are_random():
+    """Every class at every place is as likely to have any of the labels."""
+    draw = jax.jit(jax.vmap(continual(episodes(way=2, shot=1, query=1), subtasks=2, slots=3)))
+    y = np.asarray(draw(jax.random.split(jax.random.key(3), 6000)).support.y)
+    pairs, counts = np.unique(y, axis=0, return_counts=True)
+    assert len(pairs) == 6
+    assert ((counts - 1000) ** 2 / 1000).sum() < 20.5  # chi-squared, 5 degrees, p = 0.001
+
+
+def test_what_a_continual_task_asks_of_its_episodes():
+    with pytest.raises(ValueError, match="a slot for each subtask"):
+        continual(episodes(), subtasks=3, slots=2)
+    with pytest.raises(ValueError, match="expected fixed episodes of way 4"):
+        continual(episodes(), subtasks=4, slots=5)(jax.random.key(0))
+
+
+def test_accuracy_by_subtask_counts_positions():
+    y = jnp.array([4, 4, 0, 0, 2, 2])
+    right = jnp.array([1, 0, 1, 1, 0, 0])
+    logits = jax.nn.one_hot(jnp.where(right == 1, y, 1), 5)
+    found = accuracy_by_subtask(logits, jmeta.Batch(None, y), subtasks=4)
+    assert {name: float(value) for name, value in found.items()} == {
+        "accuracy_subtask_1": 0.5, "accuracy_subtask_2": 1.0, "accuracy_subtask_3": 0.0,
+        "accuracy_subtask_4": 0.0, "accuracy_before_last": 0.75,
+    }  # fmt: skip
