@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from jmeta.memory.cl_lstm import LAYERS, Inject, Skip
 
@@ -36,12 +37,68 @@ def cl_lstm_flops(
     return 2 * total
 
 
-def conv_encoder_flops(image: Sequence[int], *, filters: int, layers: int = 4, pooled: int = 3) -> int:
-    """The same count of one image through a plain network of 3x3 convolutions with `filters` channels, 2x2
-    pooling after the first `pooled` of its `layers`."""
+def conv_encoder_flops(
+    image: Sequence[int],
+    *,
+    filters: int = 64,
+    pooled: Sequence[bool] = (True, True, True, False),
+    strides: Sequence[int] | None = None,
+    padded: bool = True,
+) -> int:
+    """The same count of one image through the convolutions of `jmeta.models.conv_encoder`."""
+    return _convolutions(image, filters, pooled, strides, padded)[0]
+
+
+class Cost(NamedTuple):
+    """Operations for one example: of a `forward` pass, and of an `adaptation` step, in which a backward pass
+    costs twice the forward pass of what adapts (Babu et al. 2021, section 4.3)."""
+
+    forward: int
+    adaptation: int
+
+
+def oml_cost(
+    image: Sequence[int],
+    outputs: int,
+    *,
+    filters: int = 256,
+    strides: Sequence[int] = (1, 1, 1, 2),
+    padded: bool = False,
+    hidden: int = 1024,
+) -> Cost:
+    """Of `jmeta.oml`, whose convolutions do not adapt. The paper counts three forward passes: 4.38 GFLOPs."""
+    body, features = _convolutions(image, filters, (False,) * len(strides), strides, padded)
+    head = 2 * (features * hidden + hidden * outputs)
+    return Cost(body + head, body + 3 * head)
+
+
+def anml_cost(
+    image: Sequence[int],
+    outputs: int,
+    *,
+    filters: int = 256,
+    modulator_filters: int = 112,
+    pooled: Sequence[bool] = (True, True, False),
+    modulator_pooled: Sequence[bool] = (True, True, False),
+    padded: bool = False,
+) -> Cost:
+    """Of `jmeta.anml`, whose neuromodulatory network does not adapt."""
+    trunk, features = _convolutions(image, filters, pooled, None, padded)
+    modulator, modulated = _convolutions(image, modulator_filters, modulator_pooled, None, padded)
+    modulator += 2 * modulated * features
+    prediction = trunk + 2 * features * outputs
+    return Cost(modulator + prediction, modulator + 3 * prediction)
+
+
+def _convolutions(
+    image: Sequence[int], filters: int, pooled: Sequence[bool], strides: Sequence[int] | None, padded: bool
+) -> tuple[int, int]:
+    """Operations of 3x3 convolutions on an image, and the number of features that they leave."""
     height, width, channels = image
     total = 0
-    for layer in range(layers):
-        shrunk = min(layer, pooled)
-        total += (height >> shrunk) * (width >> shrunk) * 9 * (channels if layer == 0 else filters) * filters
-    return 2 * total
+    for pool, stride in zip(pooled, strides or (1,) * len(pooled)):
+        rim = 0 if padded else 2
+        height, width = -(-(height - rim) // stride), -(-(width - rim) // stride)
+        total += 2 * height * width * 9 * channels * filters
+        height, width, channels = height // (1 + pool), width // (1 + pool), filters
+    return total, height * width * channels

@@ -4,8 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jmeta.adapters.anml import anml
+from jmeta.adapters.gradient import Adapted, AdaptedHead
+from jmeta.adapters.oml import oml
 from jmeta.memory.cl_lstm import cl_lstm
-from jmeta.memory.cost import cl_lstm_flops, conv_encoder_flops
+from jmeta.memory.cost import Cost, anml_cost, cl_lstm_flops, conv_encoder_flops, oml_cost
+from jmeta.rules.sgd import sgd
 
 
 def test_the_papers_figures():
@@ -13,6 +17,36 @@ def test_the_papers_figures():
     assert cl_lstm_flops((32, 32, 3), 5) == pytest.approx(0.54e9, rel=1e-2)
     assert cl_lstm_flops((28, 28, 1), 20) == pytest.approx(0.46e9, rel=1e-2)
     assert conv_encoder_flops((28, 28, 1), filters=256) == pytest.approx(0.303e9, rel=5e-3)
+
+
+def test_the_gradient_learners_beside_the_papers_figures():
+    oml = oml_cost((28, 28, 1), 20)
+    assert oml.forward == pytest.approx(1.42e9, rel=5e-3)  # the paper, of its own network: 1.46
+    head = 2 * (10 * 10 * 256 * 1024 + 1024 * 20)
+    assert oml.adaptation - oml.forward == 2 * head
+    modulator = 26**2 * 27 * 112 + (11**2 + 3**2) * 9 * 112**2 + 1008 * 2304
+    prediction = 26**2 * 27 * 256 + (11**2 + 3**2) * 9 * 256**2 + 2304 * 1000
+    assert anml_cost((28, 28, 3), 1000) == Cost(
+        2 * (modulator + prediction), 2 * (modulator + 3 * prediction)
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "counted", "settings"),
+    [(oml, oml_cost, {"filters": 16, "strides": (2, 1), "padded": True, "hidden": 32}),
+     (anml, anml_cost, {"filters": 32, "modulator_filters": 16})],
+)  # fmt: skip
+def test_xla_counts_as_much_of_a_forward_pass(made, counted, settings):
+    adapter, x = made(5, sgd(0.1), **settings), jnp.zeros((1, 24, 24, 16), jnp.float32)
+    meta, state = jax.eval_shape(adapter.init, jax.random.key(0), x)
+
+    def forward(meta):
+        z, _ = adapter.encode(meta, state, x, train=False)
+        fast = AdaptedHead(Adapted(meta["params"]["head"], None, None), None)
+        return adapter.predict(meta, fast, state, z, None, train=False, mask=None)[0]
+
+    cost = jax.jit(forward).lower(meta).compile().cost_analysis()
+    assert cost["flops"] == pytest.approx(counted((24, 24, 16), 5, **settings).forward, rel=0.1)
 
 
 @pytest.mark.parametrize(("inject", "skip"), [("lstm", "add"), ("lstm", "concat")])
