@@ -4,7 +4,8 @@
 `table`, `method`, `variant` (what tells apart rows of one method, else None), `backbone`, `dataset`, `way`,
 `shot`, `gradient_based` (None where the table does not say), `origin` (the paper's "own" method; for the
 others the authors' "own_run", their run of the "official_code", or numbers from the "literature") and, for
-each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent. A paper whose `statistic` is
+each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent; "ci95" is None where the paper gives
+no interval. What a paper's text says of its Figure 4 is the table "Figure 4". A paper whose `statistic` is
 "median" gives the mean over runs of each run's median over the tasks.
 """
 

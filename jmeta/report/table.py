@@ -197,7 +197,7 @@ def _finished_table(runs: Sequence[Run]) -> str:
     ]
     rows = []
     for record in (compare(run) for run in runs if run.status == "finished"):
-        source = f"{record['paper'].upper()} Table {record['table']}" if record["paper"] else ""
+        source = _source(record["paper"], record["table"]) if record["paper"] else ""
         metric = "accuracy (%)" if record["metric"] == "accuracy" else record["metric"]
         ours = _pm(record["mean"], record["ci95"])
         theirs = _pm(record["paper_mean"], record["paper_ci95"])
@@ -237,7 +237,7 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
         mine = [ours.get(setting(cells[column]), []) if column in cells else [] for column in columns]
         body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
     head = ["method", "backbone", *(_column(*column) for column in columns)]
-    title = f"## {paper.upper()} Table {table}: {content['tables'][table]['caption']}"
+    title = f"## {_source(paper, table)}: {content['tables'][table]['caption']}"
     shown = " / ".join(dict.fromkeys(metric for row in rows for metric in _metrics_of(row)))
     legend = f"{shown.replace('_', ' ').capitalize()} (%)"
     legend += f", {content['evaluation']} ({content['authors']}, {content['venue']})."
@@ -267,6 +267,10 @@ def _published_cell(row: Row | None) -> str:
         return ""
     mark = " †" if row["origin"] == "official_code" else ""
     return " / ".join(_pm(row[name]["mean"], row[name]["ci95"]) for name in _metrics_of(row)) + mark
+
+
+def _source(paper: str, table: str) -> str:
+    return f"{paper.upper()} {'' if table.startswith('Figure') else 'Table '}{table}"
 
 
 def _method(row: Row) -> str:

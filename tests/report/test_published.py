@@ -105,6 +105,14 @@ def test_rows_of_osaka_are_those_of_table_6():
     assert rows["C-MAML", "osaka_stay90"]["cumulative_accuracy"]["mean"] == 83.3
 
 
+def test_what_the_text_says_of_a_figure():
+    rows = {row["method"]: row for row in published("cl_lstm", "Figure 4", dataset="omniglot", way=20)}
+    assert rows["CL+LSTM"]["accuracy_before_last"] == {"mean": 93.15, "ci95": None}
+    assert rows["ANML"]["accuracy_before_last"]["mean"] == 91.78
+    assert rows["ANML"]["accuracy_subtask_20"]["mean"] == 56
+    assert row_for("omniglot", "cl_lstm", way=20, shot=5, paper="cl_lstm") == rows["CL+LSTM"]
+
+
 def test_across_domains_a_row_says_where_it_was_trained():
     row = row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle", variant="from mini_imagenet")
     assert row["accuracy"]["mean"] == 56 and row["table"] == "3.4"
