@@ -137,6 +137,13 @@ SHARED = {
         "share of a label spread over the ways while training, in the inner and the outer loss",
     ),
     "chunk": Flag("integer", None, "tasks played at a time, to bound memory [all]"),
+    "inject": Flag(
+        "enum", "first", "layers of cl_lstm that see the label, beside its LSTM", ("first", "all", "lstm")
+    ),
+    "skip": Flag("enum", "add", "how cl_lstm's layer 2 joins layer 4", ("add", "concat", "none")),
+    "curriculum_every": Flag("integer", 5000, "outer updates with each stage of --curriculum"),
+    "remat_every": Flag("integer", None, "steps between the states that backpropagation keeps [all]"),
+    "truncate_every": Flag("integer", None, "steps between cuts of the gradient through time [never]"),
 }
 
 # Flags that say where, how long or how often, and change no number.
@@ -224,7 +231,8 @@ def _check_numbers(settings: SimpleNamespace) -> None:
              "image_size": 4, "seed": 0, "chunk": 1, "solver_steps": 1, "num_seeds": 1, "hidden_layers": 0,
              "hidden_units": 1, "adapt_batch": 1, "pretrain_batch": 1,
              "presentations": 2, "delay": 1, "hidden": 1, "curriculum_every": 1, "remat_every": 1,
-             "truncate_every": 1}  # fmt: skip
+             "truncate_every": 1, "subtasks": 2, "subtask_shot": 1, "slots": 2, "test_query": 1,
+             "modulator_filters": 1}  # fmt: skip
     for name, smallest in least.items():
         value = getattr(settings, name, None)
         if value is not None and value < smallest:
@@ -233,6 +241,7 @@ def _check_numbers(settings: SimpleNamespace) -> None:
         "learning_rate",
         "max_minutes",
         "inner_lr",
+        "test_inner_lr",
         "clip_norm",
         "rtol",
         "atol",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.common import Experiment, Flag, UsageError, launch, parse_drops, shared
+from experiments.common import Experiment, Flag, launch, shared
 
 if TYPE_CHECKING:
     from experiments.run import Composition
@@ -62,16 +62,10 @@ FLAGS = (
     | {
         "presentations": Flag("integer", 10, "examples of a class in a stream"),
         "delay": Flag("integer", 1, "steps after which a label arrives"),
-        "inject": Flag(
-            "enum", "first", "layers of cl_lstm that see the label, beside its LSTM", ("first", "all", "lstm")
-        ),
-        "skip": Flag("enum", "add", "how cl_lstm's layer 2 joins layer 4", ("add", "concat", "none")),
         "hidden": Flag("integer", None, "size of the LSTM [256; 200 for lstm and ntm]"),
         "curriculum": Flag("string", "", "presentations of shorter streams to begin with, as 2,4,6,8"),
-        "curriculum_every": Flag("integer", 5000, "outer updates with each of these"),
-        "remat_every": Flag("integer", None, "steps between the states that backpropagation keeps [all]"),
-        "truncate_every": Flag("integer", None, "steps between cuts of the gradient through time [never]"),
     }
+    | shared("curriculum_every", "inject", "skip", "remat_every", "truncate_every")
     | shared("filters", "learning_rate_drops", "weight_decay")
     | shared("learning_rate", "clip_norm", learning_rate=0.001, clip_norm=1.0)
     | shared("meta_batch", "chunk", "steps", "eval_every", "validation_tasks", "eval_tasks", meta_batch=16)
@@ -126,19 +120,6 @@ def min_side(settings: SimpleNamespace) -> int:
     return settings.image_size or 28
 
 
-def stages(settings: SimpleNamespace) -> tuple[tuple[int, int], ...]:
-    """`--curriculum` as (presentations, the outer update at which they end)."""
-    try:
-        lengths = [int(text) for text in settings.curriculum.split(",") if text]
-    except ValueError:
-        raise UsageError(f"--curriculum={settings.curriculum}; expected numbers such as 2,4,6,8") from None
-    if any(not 2 <= length <= settings.presentations for length in lengths):
-        raise UsageError(
-            f"--curriculum={settings.curriculum}; expected 2 to {settings.presentations} presentations"
-        )
-    return tuple((length, settings.curriculum_every * (index + 1)) for index, length in enumerate(lengths))
-
-
 def compose(settings: SimpleNamespace) -> Composition:
     """The memory, the streams and the optimiser from the flags."""
     from experiments import tasks
@@ -148,11 +129,7 @@ def compose(settings: SimpleNamespace) -> Composition:
     source = tasks.open_dataset(settings)
 
     def streams(split: str, presentations: int) -> Any:
-        varied: dict[str, Any] = {}
-        if split == "train" and settings.rotations:
-            varied["rotations"] = True
-        if split == "train" and settings.augment != "none":
-            varied["transform"] = settings.augment
+        varied = tasks.variations(split, settings)
         episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
         return online(episodes, delay=settings.delay)
 
@@ -161,16 +138,11 @@ def compose(settings: SimpleNamespace) -> Composition:
         "shots": settings.presentations - 1,
         "remat_every": settings.remat_every,
         "truncate_every": settings.truncate_every,
-        "optimiser": {
-            "name": "adam",
-            "learning_rate": settings.learning_rate,
-            "drops": parse_drops(settings.learning_rate_drops),
-            "weight_decay": settings.weight_decay,
-            "clip_norm": settings.clip_norm,
-        },
+        "optimiser": tasks.optimiser_recipe(settings),
         "chunk": settings.chunk,
         "input": {"shape": source.info.shape, "dtype": "float32"},
     }
+    stages = tasks.stages(settings, settings.presentations, "presentations")
     if settings.num_seeds > 1:
         recipe["seeds"] = settings.num_seeds
     return Composition(
@@ -179,7 +151,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         train=streams("train", settings.presentations),
         validation=streams("validation", settings.presentations),
         test=streams("test", settings.presentations),
-        curriculum=tuple((until, streams("train", length)) for length, until in stages(settings)),
+        curriculum=tuple((until, streams("train", length)) for length, until in stages),
         measure=("accuracy_5_shot" if settings.presentations > 5 else "accuracy", "max"),
     )
 

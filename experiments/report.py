@@ -5,6 +5,8 @@ python -m experiments.report --workdirs=runs [--workdirs=other/a,other/b] [--out
   --workdirs: workdirs of runs, folders of them or glob patterns in quotes; separated by commas; repeatable
   --output:   the folder to write report.md and report.csv into [runs]
 
+Runs of experiments.online_continual are drawn there too, as online_continual_by_length.png and
+online_continual_by_subtask.png (Figures 3 and 4 of Babu et al. 2021).
 A run without results.json is listed as unfinished, with its last step; one whose results.json cannot be used,
 as damaged. Exit status: 0 done; 2 for an unusable flag, a missing workdir or one without a run.
 """
@@ -34,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         output.mkdir(parents=True, exist_ok=True)
         _write(output / "report.md", markdown)
         _write(output / "report.csv", table.to_csv(runs))
+        _draw(runs, output)
     except (UsageError, OSError) as error:
         print(f"experiments.report: {error}", file=sys.stderr)
         return 2
@@ -43,6 +46,15 @@ def main(argv: Sequence[str]) -> int:
     print(markdown)
     print(f"written to {output / 'report.md'} and {output / 'report.csv'}", file=sys.stderr)
     return 0
+
+
+def _draw(runs: Sequence[table.Run], output: Path) -> None:
+    continual = [run for run in runs if run.results.get("experiment") == "online_continual"]
+    if continual:
+        from jmeta.report import online_figures  # which imports jax
+
+        online_figures.accuracy_by_length(continual, output / "online_continual_by_length.png")
+        online_figures.accuracy_by_subtask(continual, output / "online_continual_by_subtask.png")
 
 
 def _parse(argv: Sequence[str]) -> tuple[list[str], Path]:

@@ -384,12 +384,12 @@ def _by_seed(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _accuracy_by_shot(values: dict[str, np.ndarray]) -> list[tuple[float, float, float]]:
-    """Of a stream's metrics accuracy_<shot>_shot: (shot, mean, interval) in percent."""
+def _accuracy_by(values: dict[str, np.ndarray], before: str, after: str) -> list[tuple[float, float, float]]:
+    """Of the metrics accuracy_<before><number><after>: (number, mean, interval) in percent."""
     found = []
     for name, value in values.items():
-        number = name.removeprefix("accuracy_").removesuffix("_shot")
-        if number.isdecimal():
+        number = name.removeprefix(f"accuracy_{before}").removesuffix(after)
+        if name == f"accuracy_{before}{number}{after}" and number.isdecimal():
             summary = summarise(100 * value.reshape(len(value), -1).mean(1))
             found.append((float(number), summary.mean, summary.ci95))
     return found
@@ -405,12 +405,14 @@ def _write_figures(
         figures.learning_curves(records, folder / "learning_curves.png")
     if any("horizon" in record for record in records):
         figures.horizon_curve(records, folder / "horizon.png")
-    by_shot = _accuracy_by_shot(values)
-    if by_shot:
-        figures.sweep(
-            {"test": {"accuracy": by_shot}}, folder / "accuracy_by_shot.png",
-            x_label="earlier presentations", y_label="accuracy (%)",
-        )  # fmt: skip
+    for file, before, after, label in (
+        ("accuracy_by_shot.png", "", "_shot", "earlier presentations"),
+        ("accuracy_by_subtask.png", "subtask_", "", "subtask"),
+    ):
+        points = _accuracy_by(values, before, after)
+        if points:
+            curves = {"test": {"accuracy": points}}
+            figures.sweep(curves, folder / file, x_label=label, y_label="accuracy (%)")
     if not callable(made.test):  # the whole test set: no episode
         return
     sampler = jax.device_get(made.test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.common import parse_drops
+from experiments.common import UsageError, parse_drops
 
 if TYPE_CHECKING:
     from jmeta.data.source import Dataset
@@ -24,20 +24,32 @@ def open_dataset(settings: SimpleNamespace) -> Dataset:
 
 
 def samplers(source: Dataset, settings: SimpleNamespace) -> dict[str, Any]:
-    """Samplers of training, validation and test tasks; only training tasks are rotated and augmented."""
+    """Samplers of training, validation and test tasks."""
+    from jmeta.data.source import SPLITS
+
     size = {"shot": settings.shot, "query": settings.query}
     if settings.dataset != "sinusoid":
         size["way"] = settings.way
-    varied: dict[str, Any] = {}
-    if settings.rotations:
-        varied["rotations"] = True
-    if settings.augment != "none":
-        varied["transform"] = settings.augment
-    return {
-        "train": source.episodes("train", **size, **varied),
-        "validation": source.episodes("validation", **size),
-        "test": source.episodes("test", **size),
-    }
+    return {split: source.episodes(split, **size, **variations(split, settings)) for split in SPLITS}
+
+
+def variations(split: str, settings: SimpleNamespace) -> dict[str, Any]:
+    """What `--rotations` and `--augment` ask of the episodes of a split: only training tasks are varied."""
+    if split != "train":
+        return {}
+    turned = {"rotations": True} if settings.rotations else {}
+    return turned | ({} if settings.augment == "none" else {"transform": settings.augment})
+
+
+def stages(settings: SimpleNamespace, longest: int, unit: str) -> tuple[tuple[int, int], ...]:
+    """`--curriculum` as (length, the outer update at which it ends); lengths in `unit`, 2 to `longest`."""
+    try:
+        lengths = [int(text) for text in settings.curriculum.split(",") if text]
+    except ValueError:
+        raise UsageError(f"--curriculum={settings.curriculum}; expected numbers such as 2,4,6,8") from None
+    if any(not 2 <= length <= longest for length in lengths):
+        raise UsageError(f"--curriculum={settings.curriculum}; expected 2 to {longest} {unit}")
+    return tuple((length, settings.curriculum_every * (index + 1)) for index, length in enumerate(lengths))
 
 
 def backbone(settings: SimpleNamespace) -> str:
@@ -63,9 +75,9 @@ def model_recipe(settings: SimpleNamespace) -> dict[str, Any]:
 
 
 def optimiser_recipe(settings: SimpleNamespace) -> dict[str, Any]:
-    """Settings of the outer optimiser, for `jmeta.outer.optimiser.optimiser`."""
+    """Settings of the outer optimiser, for `jmeta.outer.optimiser.optimiser`; Adam where no flag says."""
     return {
-        "name": settings.optimizer,
+        "name": getattr(settings, "optimizer", "adam"),
         "learning_rate": settings.learning_rate,
         "drops": parse_drops(settings.learning_rate_drops),
         "weight_decay": settings.weight_decay,

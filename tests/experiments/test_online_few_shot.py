@@ -7,6 +7,7 @@ import pytest
 
 from experiments import online_few_shot
 from experiments.common import UsageError, parse
+from experiments.tasks import stages
 from jmeta.outer.load import load
 
 TINY = (
@@ -49,7 +50,8 @@ def test_memories_follow_the_flags():
     assert (recipe["inject"], recipe["filters"], recipe["hidden"]) == ("all", 8, 256)
     assert online_few_shot.memory_recipe(settings("--algorithm=cnn_f_lstm"))["frozen"]
     assert online_few_shot.memory_recipe(settings("--algorithm=opn", "--delay=3"))["delay"] == 3
-    assert online_few_shot.stages(settings("--curriculum=2,5", "--curriculum_every=10")) == ((2, 10), (5, 20))
+    staged = settings("--curriculum=2,5", "--curriculum_every=10")
+    assert stages(staged, 10, "presentations") == ((2, 10), (5, 20))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_stray_and_unusable_flags(arguments, message):
 @pytest.mark.parametrize("curriculum", ["1,2", "3,99", "two"])
 def test_unusable_curricula(curriculum):
     with pytest.raises(UsageError, match="curriculum"):
-        online_few_shot.stages(settings(f"--curriculum={curriculum}"))
+        stages(settings(f"--curriculum={curriculum}"), 10, "presentations")
 
 
 def test_every_preset_parses():

@@ -1,0 +1,72 @@
+"""Continual few-shot tasks through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jmeta
+from experiments import online_continual
+from experiments.common import UsageError, parse
+from jmeta.adapters.catalog import build
+
+TINY = (
+    "--dataset=glyphs --subtasks=3 --subtask_shot=2 --slots=4 --query=1 --test_query=2 --meta_batch=2 "
+    "--steps=4 --eval_every=2 --validation_tasks=2 --eval_tasks=4 "
+    "--checkpoint_every=2 --log_every=1 --filters=2 --hidden=4"
+).split()
+
+
+def settings(*arguments):
+    return parse(online_continual.EXPERIMENT, ["", *arguments])
+
+
+@pytest.mark.slow
+def test_a_run_reports_accuracy_by_subtask_and_is_loaded_again(run_experiment, tmp_path):
+    flags = [*TINY, "--algorithm=oml", "--test_inner_optimizer=adam", "--test_inner_lr=0.01"]
+    done = run_experiment("online_continual", *flags, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.strip().splitlines()[-1])["eval"]["metrics"]
+    values = np.load(tmp_path / "eval.npz")
+    by_subtask = [values[f"accuracy_subtask_{number}"] for number in (1, 2, 3)]
+    np.testing.assert_allclose(values["accuracy"], sum(by_subtask) / 3, rtol=1e-5)
+    np.testing.assert_allclose(values["accuracy_before_last"], sum(by_subtask[:2]) / 2, rtol=1e-5)
+    assert set(measured) == set(values.files)
+    for name in ("accuracy_by_subtask", "episode"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
+    adapter, state = jmeta.load(tmp_path)
+    y = np.array([3, 0], np.int32)
+    stream = jmeta.Stream(np.zeros((2, 28, 28, 1), np.float32), y, np.array([-1, 3], np.int32))
+    assert jmeta.predict(adapter, state, stream, np.zeros((5, 28, 28, 1), np.float32)).shape == (5, 4)
+
+
+@pytest.mark.parametrize("algorithm", online_continual.ALGORITHMS)
+@pytest.mark.parametrize("size", [14, 28])
+def test_learners_follow_the_flags(algorithm, size):
+    chosen = settings(f"--algorithm={algorithm}", f"--image_size={size}", "--dataset=omniglot", "--slots=7")
+    recipe = online_continual.adapter_recipe(chosen)
+    assert recipe["outputs"] == 7 and build(**recipe).adapt is not None
+    if algorithm == "anml":
+        assert len(recipe["model"]["pooled"]) == (3 if size == 14 else 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--inner_lr=0.1",), "no inner loop"),
+     (("--algorithm=oml", "--remat_every=5"), "only cl_lstm"),
+     (("--algorithm=anml", "--hidden=5"), "no such layer"),
+     (("--curriculum_every=5",), "no --curriculum"),
+     (("--subtasks=1",), "at least 2")],
+)  # fmt: skip
+def test_stray_and_unusable_flags(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        settings(*arguments)
+
+
+def test_every_preset_parses():
+    presets = online_continual.EXPERIMENT.presets
+    for name in presets:
+        settings(f"--preset={name}")
+    assert len(presets) == 3 * (4 + 1 + 4)
+    assert presets["figure4_cl_lstm"]["curriculum"] == "5,10,15"
+    assert "curriculum" not in presets["figure3_cl_lstm_5"]

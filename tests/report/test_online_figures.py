@@ -1,0 +1,29 @@
+"""Figures 3 and 4 of the continual few-shot comparison, from the results of runs."""
+
+import pytest
+
+from jmeta.report import online_figures
+from jmeta.report.table import Run
+
+
+def continual_run(algorithm, subtasks, accuracy):
+    names = ["accuracy", *(f"accuracy_subtask_{number}" for number in range(1, subtasks + 1))]
+    metrics = {name: {"mean": accuracy, "ci95": 0.01} for name in names}
+    return Run(
+        "", "finished", 1, {"algorithm": algorithm, "eval": {"metrics": metrics}}, {"subtasks": subtasks}
+    )
+
+
+def test_continual_learners_have_a_line_over_the_lengths_and_one_over_the_subtasks(tmp_path):
+    runs = [continual_run("oml", 5, 0.5), continual_run("oml", 10, 0.4), continual_run("cl_lstm", 5, 0.6)]
+    lengths = online_figures.accuracy_by_length(runs, tmp_path / "lengths.svg").read_text()
+    assert ">oml<" in lengths and ">cl_lstm<" in lengths and ">subtasks<" in lengths
+    places = online_figures.accuracy_by_subtask(runs, tmp_path / "places.svg").read_text()
+    assert places.index(">5 subtasks<") < places.index(">10 subtasks<")
+
+
+def test_runs_of_one_length_are_one_point():
+    points = [(5.0, 50.0, 1.0), (10.0, 30.0, 1.0), (5.0, 54.0, 1.0)]
+    (five, ten) = online_figures._merged(points)
+    assert five[:2] == (5.0, 52.0) and five[2] == pytest.approx(1.96 * 2)
+    assert ten == points[1]
