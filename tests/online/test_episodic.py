@@ -20,8 +20,6 @@ from jmeta.rules.masked_sgd import masked_sgd
 from jmeta.rules.sgd import sgd
 from jmeta.types import Batch
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 RATE, STEPS, META_RATE = 0.4, 2, 0.05
 
 
