@@ -28,6 +28,12 @@ PRESETS = {
     "maml_mini_imagenet_5shot": _FINN
     | {"dataset": "mini_imagenet", "filters": 32, "shot": 5, "meta_batch": 2, "inner_lr": 0.01,
        "inner_steps": 5, "test_inner_steps": 10, "clip_norm": 10.0},
+    # What CNN+LSTM and CNN-F+LSTM of experiments.online_few_shot start from (--encoder_from).
+    "encoder_omniglot": _FINN
+    | {"dataset": "omniglot", "split": "lake", "rotations": True, "backbone": "conv_encoder", "shot": 5,
+       "meta_batch": 32, "inner_lr": 0.4, "inner_steps": 1},
+    "encoder_cifar_fs": _FINN
+    | {"dataset": "cifar_fs", "backbone": "conv_encoder", "shot": 5, "inner_lr": 0.01, "inner_steps": 5},
     "maml_sinusoid": _FINN
     | {"dataset": "sinusoid", "shot": 10, "query": 10, "meta_batch": 25, "inner_lr": 0.01, "filters": 40,
        "inner_steps": 1, "test_inner_steps": 10, "steps": 70000},

@@ -1,7 +1,7 @@
 """Online few-shot learning: examples one at a time, labels that arrive later, no gradient at test.
 
 Babu, Savarese & Maire, Online Meta-Learning via Learning with Layer-Distributed Memory, NeurIPS 2021: CL+LSTM
-beside LSTM, CNN+LSTM, OPN and CPM. k-shot accuracy is that on the (k+1)-th presentation of a class.
+beside LSTM, CNN+LSTM, NTM, APL, OPN and CPM. k-shot accuracy is that on the (k+1)-th presentation of a class.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.common import Experiment, Flag, launch, shared
+from experiments.common import Experiment, Flag, UsageError, launch, shared
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from experiments.run import Composition
 
-ALGORITHMS = ("cl_lstm", "cnn_lstm", "cnn_f_lstm", "lstm", "ntm", "opn", "cpm")
+ALGORITHMS = ("cl_lstm", "cnn_lstm", "cnn_f_lstm", "lstm", "ntm", "apl", "opn", "cpm")
+PAPER_NAMES = {"cl_lstm": "CL+LSTM", "cnn_lstm": "CNN+LSTM", "cnn_f_lstm": "CNN-F+LSTM", "lstm": "LSTM",
+               "ntm": "NTM", "apl": "APL", "opn": "OPN", "cpm": "CPM"}  # fmt: skip
 _PAPER = {
     "way": 5, "presentations": 10, "meta_batch": 16, "steps": 100000, "learning_rate": 0.001,
     "learning_rate_drops": "60000:0.0001,85000:0.00001", "clip_norm": 1.0, "eval_every": 1000,
@@ -22,6 +26,9 @@ _PAPER = {
 }  # fmt: skip
 _REN = {"steps": 80000, "learning_rate_drops": "40000:0.0001,60000:0.00001", "clip_norm": 5.0,
         "weight_decay": 1e-5}  # fmt: skip
+_APL = {"meta_batch": 32, "learning_rate": 0.0001, "steps": 20000, "clip_norm": 5.0,
+        "learning_rate_drops": ""}  # fmt: skip
+_OWN = {"opn": _REN, "cpm": _REN, "apl": _APL}
 _DATA = {
     "omniglot": {"dataset": "omniglot", "split": "lake", "rotations": True},
     "cifar_fs": {"dataset": "cifar_fs"},
@@ -32,8 +39,8 @@ def _presets() -> dict[str, dict[str, Any]]:
     """Rows of Tables 1, 2 and 3, and the CPU-sized setting of the same comparison."""
     presets: dict[str, dict[str, Any]] = {}
     for data, values in _DATA.items():
-        for algorithm in ("cl_lstm", "lstm", "ntm", "opn", "cpm"):
-            own = _REN if algorithm in ("opn", "cpm") else {}
+        for algorithm in ("cl_lstm", "lstm", "ntm", "apl", "opn", "cpm"):
+            own = _OWN.get(algorithm, {})
             presets[f"table1_{data}_{algorithm}"] = _PAPER | values | {"algorithm": algorithm} | own
     for algorithm in ("cnn_f_lstm", "cnn_lstm"):
         presets[f"table2_{algorithm}"] = _PAPER | _DATA["omniglot"] | {"algorithm": algorithm}
@@ -49,7 +56,7 @@ def _presets() -> dict[str, dict[str, Any]]:
         "learning_rate_drops": "", "curriculum": "2,4,6,8", "curriculum_every": 1000, "eval_every": 500,
         "checkpoint_every": 500,
     }  # fmt: skip
-    for algorithm in ("cl_lstm", "lstm", "ntm", "opn", "cpm"):
+    for algorithm in ("cl_lstm", "lstm", "ntm", "apl", "opn", "cpm"):
         presets[f"small_{algorithm}"] = small | {"algorithm": algorithm}
     presets["small_cl_lstm_only_lstm"] = small | {"inject": "lstm"}
     presets["small_delay3"] = small | {"delay": 3}
@@ -62,6 +69,11 @@ FLAGS = (
     | {
         "presentations": Flag("integer", 10, "examples of a class in a stream"),
         "delay": Flag("integer", 1, "steps after which a label arrives"),
+        "encoder_from": Flag(
+            "string", None,
+            "cnn_lstm and cnn_f_lstm: start from the network of this workdir, of "
+            "experiments.maml --backbone=conv_encoder",
+        ),
         "hidden": Flag("integer", None, "size of the LSTM [256; 200 for lstm and ntm]"),
         "curriculum": Flag("string", "", "presentations of shorter streams to begin with, as 2,4,6,8"),
     }
@@ -84,10 +96,12 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     algorithm, reasons = settings.algorithm, stray_data(settings)
     if algorithm != "cl_lstm":
         reasons |= dict.fromkeys(("inject", "skip"), "only cl_lstm has it")
+    if not algorithm.startswith("cnn"):
+        reasons["encoder_from"] = f"{algorithm} has no encoder that is trained before"
     if algorithm in ("lstm", "ntm"):
         reasons["filters"] = f"{algorithm} sees pixels"
-    if algorithm == "opn":
-        reasons["hidden"] = "opn has no LSTM"
+    if algorithm in ("opn", "apl"):
+        reasons["hidden"] = f"{algorithm} has no LSTM"
     if not settings.curriculum:
         reasons["curriculum_every"] = "there is no --curriculum"
     return reasons
@@ -108,8 +122,10 @@ def memory_recipe(settings: SimpleNamespace) -> dict[str, Any]:
         frozen = algorithm == "cnn_f_lstm"
         return {"name": "lstm", "way": settings.way, "hidden": settings.hidden or 256, "encoder": encoder,
                 "frozen": frozen}  # fmt: skip
-    encoder["pooled"] = [True] * (4 if min_side(settings) >= 16 else 3)
     recipe = {"name": algorithm, "way": settings.way, "delay": settings.delay}
+    if algorithm == "apl":
+        return recipe | {"encoder": encoder, "noise": 0.1}
+    encoder["pooled"] = [True] * (4 if min_side(settings) >= 16 else 3)
     if algorithm == "opn":
         return recipe | {"encoder": encoder}
     return recipe | {"encoder": encoder | {"last_relu": False}, "hidden": settings.hidden or 256}
@@ -118,6 +134,51 @@ def memory_recipe(settings: SimpleNamespace) -> dict[str, Any]:
 def min_side(settings: SimpleNamespace) -> int:
     """The image size where a flag gives it; what the datasets have is at least 28."""
     return settings.image_size or 28
+
+
+def pretrained_encoder(settings: SimpleNamespace) -> tuple[str, Callable[[Any], Any]] | None:
+    """The flag, and what puts the network of `--encoder_from` into fresh parameters; None without the flag.
+
+    Raises UsageError for a workdir without such a network, and for a frozen encoder that comes from nowhere.
+    """
+    if not settings.encoder_from:
+        if settings.algorithm == "cnn_f_lstm" and not settings.init_from:
+            raise UsageError(
+                "--algorithm=cnn_f_lstm freezes its encoder: give --encoder_from=WORKDIR, a run of "
+                "experiments.maml --backbone=conv_encoder"
+            )
+        return None
+    import jax
+    import jax.numpy as jnp
+
+    from jmeta.outer.load import load
+
+    flag = f"--encoder_from={settings.encoder_from}"
+    _, state = load(settings.encoder_from)
+    if "params" not in state.meta or "conv_0" not in state.meta["params"]:
+        raise UsageError(
+            f"{flag}: it learned no conv_encoder; give a run of experiments.maml --backbone=conv_encoder"
+        )
+    learned = {name: leaf for name, leaf in state.meta["params"].items() if name != "head"}
+    if settings.num_seeds > 1:
+        learned = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], settings.num_seeds, axis=0), learned)
+    return flag, lambda meta: meta._replace(encoder=learned)
+
+
+def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
+    """The row of Table 1, 2 or 3 for these settings, where the network has the size of the presets."""
+    from jmeta.report.published import row_for
+
+    algorithm, delay = settings.algorithm, settings.delay
+    size = settings.presentations, settings.filters, settings.image_size
+    if size != (10, 64, None) or settings.way != 5:
+        return None
+    variant = f"delay {delay}" + (", pre-trained" if settings.init_from else "") if delay > 1 else None
+    if algorithm.startswith("cnn") and delay == 1:
+        variant = "pre-trained" if settings.encoder_from else "not pre-trained"
+    if algorithm == "cl_lstm" and delay == 1 and settings.inject != "first":
+        variant = "labels to LSTM" if settings.inject == "lstm" else "labels to all"
+    return row_for(settings.dataset, PAPER_NAMES[algorithm], way=5, variant=variant, paper="cl_lstm")
 
 
 def compose(settings: SimpleNamespace) -> Composition:
@@ -153,6 +214,8 @@ def compose(settings: SimpleNamespace) -> Composition:
         test=streams("test", settings.presentations),
         curriculum=tuple((until, streams("train", length)) for length, until in stages),
         measure=("accuracy_5_shot" if settings.presentations > 5 else "accuracy", "max"),
+        start=pretrained_encoder(settings),
+        published=published_row(settings),
     )
 
 

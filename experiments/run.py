@@ -46,7 +46,8 @@ class Composition(NamedTuple):
     `measure`: the metric that chooses the best checkpoint, and "max" or "min";
     `learned(state) -> {name: number}` joins the results; `published`: the paper's row or None; `task_seed`
     draws the training tasks, where they are to be the same for every `--seed`; `curriculum`: samplers to
-    begin training with, each with the outer update at which it ends.
+    begin training with, each with the outer update at which it ends; `start`: the flag that says
+    where something was learned before, and `(meta) -> meta`, which puts it into fresh parameters.
     """
 
     recipe: dict[str, Any]
@@ -59,6 +60,7 @@ class Composition(NamedTuple):
     published: dict[str, Any] | None = None
     task_seed: int | None = None
     curriculum: tuple[tuple[int, Callable[..., Task]], ...] = ()
+    start: tuple[str, Callable[[PyTree], PyTree]] | None = None
 
 
 def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace], Composition]) -> int:
@@ -231,12 +233,16 @@ def _initial_state(
     task = jax.tree.map(np.asarray, jax.device_get(task))
     seeds = made.recipe.get("seeds")
     state = jax.jit(lambda key: learner.init(key, task))(seed_keys(settings.seed, seeds) if seeds else key)
+    origin, learned = f"--init_from={settings.init_from}", {}
     if settings.init_from:
         _, source, _ = load_whole(settings.init_from)
-        learned = jax.device_get({"meta": source.meta, "model_state": source.model_state})
-        for name, value in learned.items():
-            _check_fits(settings.init_from, getattr(state, name), value)
-        state = state._replace(**learned)
+        learned = {"meta": source.meta, "model_state": source.model_state}
+    elif made.start is not None:
+        origin, put = made.start
+        learned = {"meta": put(state.meta)}
+    for name, value in learned.items():
+        _check_fits(origin, getattr(state, name), value)
+    state = state._replace(**jax.device_get(learned))
     return replicate(state, mesh)
 
 
@@ -249,7 +255,7 @@ def _check_fits(origin: str, ours: PyTree, theirs: PyTree) -> None:
         mine, other = shapes[0].get(path), shapes[1].get(path)
         if mine != other:
             raise UsageError(
-                f"--init_from={origin}: {path} has shape {other} there and {mine} here; "
+                f"{origin}: {path} has shape {other} there and {mine} here; "
                 "give the flags of the network and the ways that run had"
             )
 

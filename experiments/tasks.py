@@ -62,7 +62,7 @@ def model_recipe(settings: SimpleNamespace) -> dict[str, Any]:
     """Name and settings of the network, for `jmeta.models.catalog.build`."""
     name = backbone(settings)
     recipe: dict[str, Any] = {"name": name}
-    if name == "conv4":
+    if name in ("conv4", "conv_encoder"):
         recipe["filters"] = settings.filters
     if name == "mlp":
         recipe["widths"] = [settings.filters] * 2
@@ -91,8 +91,9 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     return stray_data(settings) | _where(
         ("filters", network in ("resnet12", "identity"), f"the widths of {network} are fixed"),
         ("drop_block global_pool", network != "resnet12", f"{network} has none"),
-        ("norm", network in ("mlp", "identity"), f"{network} has no batch normalisation"),
+        ("norm", network in ("mlp", "identity", "conv_encoder"), f"{network} has no batch normalisation"),
         ("normalise_features", network == "identity", "the features are given"),
+        ("normalise_features", network == "conv_encoder", "conv_encoder has no such option"),
     )
 
 

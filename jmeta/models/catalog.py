@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jmeta.models.conv4 import conv4
+from jmeta.models.conv_encoder import conv_encoder
 from jmeta.models.mlp import identity, mlp
 from jmeta.models.resnet12 import resnet12
 from jmeta.models.resnet20 import resnet20
@@ -14,6 +15,7 @@ from jmeta.types import Model
 
 MODELS: dict[str, Callable[..., Model]] = {
     "conv4": conv4,
+    "conv_encoder": conv_encoder,
     "resnet12": resnet12,
     "mlp": mlp,
     "identity": identity,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import online_few_shot
+from experiments import maml, online_few_shot
 from experiments.common import UsageError, parse
 from experiments.tasks import stages
 from jmeta.outer.load import load
@@ -58,7 +58,8 @@ def test_memories_follow_the_flags():
     ("arguments", "message"),
     [(("--algorithm=opn", "--inject=all"), "has no meaning here"),
      (("--curriculum_every=5",), "no --curriculum"),
-     (("--delay=0",), "at least 1")],
+     (("--delay=0",), "at least 1"),
+     (("--algorithm=opn", "--encoder_from=x"), "no encoder that is trained before")],
 )  # fmt: skip
 def test_stray_and_unusable_flags(arguments, message):
     with pytest.raises(UsageError, match=message):
@@ -74,4 +75,43 @@ def test_unusable_curricula(curriculum):
 def test_every_preset_parses():
     for name in online_few_shot.EXPERIMENT.presets:
         settings(f"--preset={name}")
-    assert len(online_few_shot.EXPERIMENT.presets) == 10 + 2 + 3 + 5 + 7
+    assert len(online_few_shot.EXPERIMENT.presets) == 12 + 2 + 3 + 5 + 8
+
+
+def test_presets_know_their_published_rows():
+    found = {
+        name: online_few_shot.published_row(settings(f"--preset={name}"))
+        for name in online_few_shot.EXPERIMENT.presets
+    }
+    assert found["table1_omniglot_apl"]["accuracy_1_shot"]["mean"] == 89.1
+    assert found["table2_cl_lstm_lstm"]["accuracy_5_shot"]["mean"] == 97.3
+    assert found["table2_cl_lstm_first"]["accuracy_8_shot"]["mean"] == 99.7
+    assert found["table3_delay5"]["accuracy_8_shot"]["mean"] == 52.7
+    assert all(row is None for name, row in found.items() if name.startswith("small"))
+    warm = settings("--preset=table3_delay5_pretrained", "--init_from=x")
+    assert online_few_shot.published_row(warm)["accuracy_8_shot"]["mean"] == 57.4
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_comes_from_maml(tmp_path):
+    size = ["--dataset=glyphs", "--way=3", "--filters=8", "--eval_tasks=4"]
+    encoder, frozen = (["--steps=2", "--checkpoint_every=2", "--eval_every=0", f"--workdir={tmp_path / name}"]
+                       for name in ("encoder", "frozen"))  # fmt: skip
+    trained = parse(maml.EXPERIMENT, ["", *size, *encoder, "--backbone=conv_encoder", "--inner_steps=1",
+                                      "--query=2", "--meta_batch=2", "--order=first"])  # fmt: skip
+    assert maml.run(trained) == 0
+    flags = [*size, *frozen, "--algorithm=cnn_f_lstm", "--presentations=2", "--hidden=4", "--meta_batch=2"]
+    with pytest.raises(UsageError, match="give --encoder_from=WORKDIR"):
+        online_few_shot.run(settings(*flags))
+    origin = f"--encoder_from={tmp_path / 'encoder'}"
+    with pytest.raises(UsageError, match=r"encoder_from=\S+encoder: .*has shape"):
+        online_few_shot.run(settings(*flags, "--filters=16", origin))
+    assert online_few_shot.run(settings(*flags, origin)) == 0
+    _, before = load(tmp_path / "encoder")
+    _, after = load(tmp_path / "frozen")
+    assert set(after.meta.encoder) == set(before.meta["params"]) - {"head"}
+    for name, layer in after.meta.encoder.items():
+        for leaf, value in layer.items():
+            np.testing.assert_array_equal(value, before.meta["params"][name][leaf])
+    with pytest.raises(UsageError, match="learned no conv_encoder"):
+        online_few_shot.run(settings(*flags, f"--encoder_from={tmp_path / 'frozen'}"))
