@@ -179,7 +179,7 @@ def compose(settings: SimpleNamespace) -> Composition:
     """The learner, the tasks and the optimiser from the flags."""
     from experiments import tasks
     from experiments.run import Composition
-    from jmeta.data.online_streams import continual
+    from jmeta.data.online_streams import continual_few_shot
 
     source = tasks.open_dataset(settings)
 
@@ -187,7 +187,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         query = settings.query if split == "train" else settings.test_query
         varied = tasks.variations(split, settings)
         episodes = source.episodes(split, way=subtasks, shot=settings.subtask_shot, query=query, **varied)
-        return continual(episodes, subtasks=subtasks, slots=settings.slots)
+        return continual_few_shot(episodes, subtasks=subtasks, slots=settings.slots)
 
     recipe = {
         "adapter": adapter_recipe(settings),

@@ -185,14 +185,14 @@ def compose(settings: SimpleNamespace) -> Composition:
     """The memory, the streams and the optimiser from the flags."""
     from experiments import tasks
     from experiments.run import Composition
-    from jmeta.data.online_streams import online
+    from jmeta.data.online_streams import online_few_shot
 
     source = tasks.open_dataset(settings)
 
     def streams(split: str, presentations: int) -> Any:
         varied = tasks.variations(split, settings)
         episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
-        return online(episodes, delay=settings.delay)
+        return online_few_shot(episodes, delay=settings.delay)
 
     recipe = {
         "memory": memory_recipe(settings),

@@ -1,9 +1,12 @@
 """The README's code runs as it stands."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import jmeta
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
@@ -19,11 +22,17 @@ def test_the_commands_it_names_exist():
 
 
 def test_every_preset_it_names_exists():
-    from experiments import comln, maml
+    commands = re.findall(r"python -m (experiments\.\w+) .*--preset=(\w+)", README.read_text())
+    assert len(commands) >= 2
+    for module, name in commands:
+        assert name in import_module(module).EXPERIMENT.presets
 
-    presets = comln.EXPERIMENT.presets.keys() | maml.EXPERIMENT.presets.keys()
-    for name in re.findall(r"--preset=(\w+)", README.read_text()):
-        assert name in presets | {"list"}
+
+def test_public_names_are_no_folders():
+    """Importing a subpackage would put it in the place of a function of the same name."""
+    folders = {path.name for path in (README.parent / "jmeta").iterdir() if path.is_dir()}
+    assert not folders & set(jmeta.__all__)
+    assert all(callable(getattr(jmeta, name)) for name in jmeta.__all__)
 
 
 @pytest.mark.slow
@@ -38,3 +47,5 @@ def test_its_code_blocks_run(finished_run, enable_x64):
     assert scope["accuracy"].mean() > 0.5
     assert scope["logits"].shape == (5, 5)
     assert scope["task"].support.x.shape == (5, 28, 28, 1)
+    assert scope["logits_in_time"].shape == (15, 5)
+    assert scope["matrix"].shape == (3, 3)

@@ -12,7 +12,7 @@ from jmeta.data.source import Sampler
 from jmeta.types import Array, Key, Stream, Task
 
 
-def online(episodes: Sampler, *, delay: int = 1) -> Sampler:
+def online_few_shot(episodes: Sampler, *, delay: int = 1) -> Sampler:
     """Make the sampler of online streams from one of episodes: `sampler(key) -> Stream`.
 
     Support and query sets are shown together, in uniformly random order: (shot + query) examples of each way
@@ -21,7 +21,7 @@ def online(episodes: Sampler, *, delay: int = 1) -> Sampler:
     """
     if delay < 1:
         raise ValueError(
-            f"online: delay={delay}; expected at least 1, or the answer would come with the question"
+            f"online_few_shot: delay={delay}; expected at least 1, or the answer would come with the question"
         )
     return jax.tree_util.Partial(_Draw(delay), episodes)
 
@@ -40,7 +40,7 @@ class _Draw(NamedTuple):
         return Stream(x, y, delayed(y, self.delay), mask)
 
 
-def continual(episodes: Sampler, *, subtasks: int, slots: int) -> Sampler:
+def continual_few_shot(episodes: Sampler, *, subtasks: int, slots: int) -> Sampler:
     """Make the sampler of continual few-shot tasks from one of `subtasks`-way episodes of fixed size.
 
     `sampler(key) -> Task(support=Stream, query=Batch)`: each class of the episode is a subtask; the stream
@@ -51,7 +51,9 @@ def continual(episodes: Sampler, *, subtasks: int, slots: int) -> Sampler:
     Raises ValueError for fewer slots than subtasks; when called, for episodes with padding or another way.
     """
     if not 1 <= subtasks <= slots:
-        raise ValueError(f"continual: subtasks={subtasks}, slots={slots}; expected a slot for each subtask")
+        raise ValueError(
+            f"continual_few_shot: subtasks={subtasks}, slots={slots}; expected a slot for each subtask"
+        )
     return jax.tree_util.Partial(_DrawContinual(subtasks, slots), episodes)
 
 
@@ -66,7 +68,7 @@ class _DrawContinual(NamedTuple):
         support, query = episodes(key_task)
         if support.mask is not None or support.y.shape[0] % self.subtasks:
             raise ValueError(
-                f"continual: episodes of {support.y.shape[0]} support examples"
+                f"continual_few_shot: episodes of {support.y.shape[0]} support examples"
                 f"{'' if support.mask is None else ', some of them padding'}; expected fixed episodes of way "
                 f"{self.subtasks}, one for each subtask"
             )

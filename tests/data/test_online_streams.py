@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jmeta
-from jmeta.data.online_streams import continual, delayed, online
+from jmeta.data.online_streams import continual_few_shot, delayed, online_few_shot
 from jmeta.metrics import accuracy_by_shot, accuracy_by_subtask
 
 
@@ -19,7 +19,7 @@ def episodes(way=3, shot=2, query=2):
 
 @pytest.mark.parametrize("delay", [1, 2, 5])
 def test_a_stream_shows_each_class_as_often_and_its_labels_late(delay):
-    draw = jax.jit(jax.vmap(online(episodes(), delay=delay)))
+    draw = jax.jit(jax.vmap(online_few_shot(episodes(), delay=delay)))
     streams = draw(jax.random.split(jax.random.key(0), 50))
     for x, y, feedback in zip(streams.x, streams.y, streams.feedback):
         assert np.bincount(y).tolist() == [4, 4, 4]
@@ -30,7 +30,7 @@ def test_a_stream_shows_each_class_as_often_and_its_labels_late(delay):
 
 
 def test_the_order_is_uniform():
-    draw = jax.jit(jax.vmap(online(episodes(way=2, shot=1, query=1))))
+    draw = jax.jit(jax.vmap(online_few_shot(episodes(way=2, shot=1, query=1))))
     y = np.asarray(draw(jax.random.split(jax.random.key(3), 6000)).y)
     orders, counts = np.unique(y, axis=0, return_counts=True)
     assert len(orders) == 6  # of two examples of each of two classes
@@ -40,7 +40,7 @@ def test_the_order_is_uniform():
 def test_a_delay_longer_than_the_stream():
     assert delayed(jnp.arange(3), 5).tolist() == [-1, -1, -1]
     with pytest.raises(ValueError, match="delay=0"):
-        online(episodes(), delay=0)
+        online_few_shot(episodes(), delay=0)
 
 
 def test_accuracy_by_shot_counts_presentations():
@@ -57,7 +57,7 @@ def test_accuracy_by_shot_counts_presentations():
 
 
 def test_a_continual_task_shows_one_class_after_another_and_asks_for_all():
-    draw = jax.jit(jax.vmap(continual(episodes(way=3, shot=2, query=3), subtasks=3, slots=5)))
+    draw = jax.jit(jax.vmap(continual_few_shot(episodes(way=3, shot=2, query=3), subtasks=3, slots=5)))
     tasks = draw(jax.random.split(jax.random.key(0), 200))
     stream, query = tasks.support, tasks.query
     for time in range(1, 6):
@@ -76,7 +76,7 @@ def test_a_continual_task_shows_one_class_after_another_and_asks_for_all():
 
 def test_labels_of_a_continual_task_are_random():
     """Every class at every place is as likely to have any of the labels."""
-    draw = jax.jit(jax.vmap(continual(episodes(way=2, shot=1, query=1), subtasks=2, slots=3)))
+    draw = jax.jit(jax.vmap(continual_few_shot(episodes(way=2, shot=1, query=1), subtasks=2, slots=3)))
     y = np.asarray(draw(jax.random.split(jax.random.key(3), 6000)).support.y)
     pairs, counts = np.unique(y, axis=0, return_counts=True)
     assert len(pairs) == 6
@@ -85,9 +85,9 @@ def test_labels_of_a_continual_task_are_random():
 
 def test_what_a_continual_task_asks_of_its_episodes():
     with pytest.raises(ValueError, match="a slot for each subtask"):
-        continual(episodes(), subtasks=3, slots=2)
+        continual_few_shot(episodes(), subtasks=3, slots=2)
     with pytest.raises(ValueError, match="expected fixed episodes of way 4"):
-        continual(episodes(), subtasks=4, slots=5)(jax.random.key(0))
+        continual_few_shot(episodes(), subtasks=4, slots=5)(jax.random.key(0))
 
 
 def test_accuracy_by_subtask_counts_positions():

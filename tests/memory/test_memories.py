@@ -161,12 +161,12 @@ def test_the_encoder_treats_every_image_by_itself():
 
 def test_a_learner_trains_a_memory():
     """On streams of Gaussian classes, where the second presentation can be recognised."""
-    from jmeta.data.online_streams import online
+    from jmeta.data.online_streams import online_few_shot
 
     rng = np.random.default_rng(0)
     x = 3 * rng.standard_normal((40, 1, 4)) + 0.3 * rng.standard_normal((40, 6, 4))
     data = jmeta.from_arrays(x.reshape(-1, 4).astype(np.float32), np.repeat(np.arange(40), 6))
-    sampler = online(jmeta.episodes(data, way=WAY, shot=2, query=1))
+    sampler = online_few_shot(jmeta.episodes(data, way=WAY, shot=2, query=1))
     shots = lambda outputs, s: jmeta.accuracy_by_shot(outputs.logits, s, shots=2)  # noqa: E731
     made = jmeta.learner(opn(WAY, jmeta.mlp(widths=(8,))), None, optax.adam(0.01), metrics=shots)
     state = made.init(jax.random.key(0), sampler(jax.random.key(0)))
