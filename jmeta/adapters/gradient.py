@@ -50,7 +50,7 @@ def gradient_adapter(
     model: Model | tuple[Model, Model],
     loss: Loss,
     rule: Rule,
-    steps: int,
+    steps: int | None,
     *,
     test_steps: int | None = None,
     adapted: Selection | None = None,
@@ -68,7 +68,8 @@ def gradient_adapter(
         once a task (ANIL).
       loss: `(outputs, Batch) -> scalar`, the inner loss.
       rule: the inner update rule: `sgd(0.01)`, `from_optax(tx)` or any other.
-      steps: number of inner steps in training.
+      steps: number of inner steps in training, each on the whole support set; None takes one step on each
+        support example, in their order, as a stream shows them (OML, Javed & White 2019).
       test_steps: number of inner steps at evaluation; the same if None.
       adapted: which parameters adapt, by path ("conv_0/kernel"): a predicate on paths, or a list of paths and
         of whole leading parts of paths ("head"); None adapts everything. Not with a pair.
@@ -89,21 +90,28 @@ def gradient_adapter(
     check_norm(norm)
     counts = (steps, steps if test_steps is None else test_steps)
     for count in counts:
-        check_settings("gradient_adapter", count, order, remat)
+        check_settings("gradient_adapter", 0 if count is None else count, order, remat)
+    if steps is None and test_steps is not None:
+        raise ValueError(
+            f"gradient_adapter: test_steps={test_steps}; steps=None takes a step for each example"
+        )
     if not isinstance(model, Model) and (adapted is not None or norm == "per_step"):
         raise ValueError(
             "gradient_adapter: of a (body, head) pair the head adapts, over features computed once; "
             "adapted and norm='per_step' need a whole network"
         )
     if norm == "per_step" and not steps:
-        raise ValueError("gradient_adapter: norm='per_step' keeps statistics for each step; steps=0 has none")
+        raise ValueError(
+            "gradient_adapter: norm='per_step' keeps statistics for each of a number of steps; "
+            f"steps={steps} has none"
+        )
     if isinstance(model, Model):
         return _whole_network(model, loss, rule, counts, adapted, order, remat, norm)
     body, head = model
     return _over_body(body, _whole_network(head, loss, rule, counts, None, order, remat, norm), norm)
 
 
-def anil(body: Model, head: Model, loss: Loss, rule: Rule, steps: int, **options: Any) -> Adapter:
+def anil(body: Model, head: Model, loss: Loss, rule: Rule, steps: int | None, **options: Any) -> Adapter:
     """ANIL (Raghu et al. 2020): inner steps on the head only; the `options` are `gradient_adapter`'s."""
     return gradient_adapter((body, head), loss, rule, steps, **options)
 
@@ -112,14 +120,16 @@ def _whole_network(
     model: Model,
     loss: Loss,
     rule: Rule,
-    counts: tuple[int, int],
+    counts: tuple[int | None, int | None],
     adapted: Selection | None,
     order: Order,
     remat: Remat,
     norm: Norm,
 ) -> Adapter:
-    """The adapter of one network; `counts` are its inner steps in training and at evaluation."""
+    """The adapter of one network; `counts` are its inner steps in training and at evaluation, None
+    for one on each support example."""
     steps, test_steps = counts
+    last = (steps or 1) - 1
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
         key_model, key_rule = jax.random.split(key)
@@ -128,7 +138,8 @@ def _whole_network(
         hyper = rule.init(key_rule, moving)
         if order != "first":
             require_smooth(rule, hyper, moving)
-        return {"params": params, "rule": hyper}, stack_state(state, steps) if norm == "per_step" else state
+        state = stack_state(state, last + 1) if norm == "per_step" else state
+        return {"params": params, "rule": hyper}, state
 
     def adapt(
         meta: PyTree, state: PyTree, support: Batch, key: Key | None, *, train: bool
@@ -137,26 +148,30 @@ def _whole_network(
         key_rule, key_noise = (None, None) if key is None else jax.random.split(key)
         present = _present_ways(model, meta["params"], _entry(state, norm, 0), support)
 
-        def support_loss(params: PyTree, step: Array) -> tuple[Array, PyTree]:
+        def loss_on(shown: Batch, params: PyTree, step: Array) -> tuple[Array, PyTree]:
             noise = jax.random.fold_in(key_noise, step) if train and key_noise is not None else None
             outputs, entry = apply_with_norm(
                 model,
                 "batch" if norm == "support" else norm,  # of the support set these are the same
                 merge(params, still),
                 _entry(state, norm, step),
-                support.x,
+                shown.x,
                 train=train,
                 key=noise,
-                mask=support.mask,
+                mask=shown.mask,
             )
-            return loss(_masked(outputs, present), support), entry if norm == "per_step" else None
+            return loss(_masked(outputs, present), shown), entry if norm == "per_step" else None
 
-        count = steps if train else test_steps
+        def support_loss(params: PyTree, step: Array) -> tuple[Array, PyTree]:
+            return loss_on(support if planned is not None else _example(support, step), params, step)
+
+        planned = steps if train else test_steps
+        count = jax.tree.leaves(support.x)[0].shape[0] if planned is None else planned
         settings: dict[str, Any] = {"order": order, "remat": remat, "key": key_rule, "has_aux": True}
         fast, trace = inner_loop(support_loss, rule, meta["rule"], moving, count, **settings)
         info = {"support_loss": trace.losses[0]} if count else {}
         if not train:
-            info["support_loss_adapted"], _ = support_loss(fast, jnp.asarray(count, jnp.int32))
+            info["support_loss_adapted"], _ = loss_on(support, fast, jnp.asarray(count, jnp.int32))
         statistics = None
         if norm == "support":
             noise = key_noise if train else None
@@ -175,7 +190,7 @@ def _whole_network(
         mask: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
         _, still = split(meta["params"], adapted)
-        entry = fast.statistics if norm == "support" else _entry(state, norm, steps - 1)
+        entry = fast.statistics if norm == "support" else _entry(state, norm, last)
         outputs, entry = apply_with_norm(
             model,
             norm,
@@ -187,7 +202,7 @@ def _whole_network(
             mask=mask,
         )
         if norm == "per_step" and train:
-            state = set_step_state(state, steps - 1, entry)
+            state = set_step_state(state, last, entry)
         elif norm == "running":
             state = entry
         return _masked(outputs, fast.present), state
@@ -260,6 +275,11 @@ def _over_body(body: Model, head: Adapter, norm: Norm) -> Adapter:
         return outputs, {**state, "head": head_state}
 
     return Adapter(init=init, encode=encode, adapt=adapt, predict=predict)
+
+
+def _example(batch: Batch, index: Array) -> Batch:
+    """The batch (or stream) of example `index` [] alone."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1), batch)
 
 
 def _entry(state: PyTree, norm: Norm, step: Array | int) -> PyTree:
