@@ -224,12 +224,17 @@ def _placed(made: Composition, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     return placed | {"curriculum": tuple((until, replicate(stage, mesh)) for until, stage in made.curriculum)}
 
 
+@jax.jit
+def _draw(sampler: Callable[..., Task], key: jax.Array) -> Task:
+    return sampler(key)
+
+
 def _initial_state(
     learner: Learner, made: Composition, settings: SimpleNamespace, mesh: jax.sharding.Mesh
 ) -> LearnerState:
     """A checked fresh state, with the learned parameters of --init_from where it is given."""
     key = jax.random.key(settings.seed)
-    task = jax.jit(lambda sampler, key: sampler(key))(made.train, key)
+    task = _draw(made.train, key)
     task = jax.tree.map(np.asarray, jax.device_get(task))
     seeds = made.recipe.get("seeds")
     state = jax.jit(lambda key: learner.init(key, task))(seed_keys(settings.seed, seeds) if seeds else key)
@@ -422,7 +427,7 @@ def _write_figures(
     if not callable(made.test):  # the whole test set: no episode
         return
     sampler = jax.device_get(made.test)
-    task = jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(TEST_SEED))
+    task = _draw(sampler, jax.random.key(TEST_SEED))
     if isinstance(task, Task) and task.query.x.ndim == 4:
         outputs = predict(adapter, state, task.support, task.query.x)
         figures.episode(

@@ -35,14 +35,30 @@ def test_public_names_are_no_folders():
     assert all(callable(getattr(jmeta, name)) for name in jmeta.__all__)
 
 
+@pytest.fixture
+def untrained(run_experiment, tmp_path):
+    """The workdir of a run that took no step."""
+    flags = [
+        "--algorithm=anil",
+        "--dataset=glyphs",
+        "--filters=4",
+        "--query=2",
+        "--steps=0",
+        "--eval_every=0",
+    ]
+    done = run_experiment("maml", *flags, "--eval_tasks=2", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_its_code_blocks_run(finished_run, enable_x64):
+def test_its_code_blocks_run(untrained, enable_x64):
     """All blocks in order in one namespace, as a reader would; a tiny run stands in for the demo."""
     assert len(BLOCKS) >= 4
     scope: dict = {}
     with enable_x64(False):
         for block in BLOCKS:
-            exec(compile(block.replace('"runs/demo"', repr(str(finished_run))), "README.md", "exec"), scope)
+            exec(compile(block.replace('"runs/demo"', repr(str(untrained))), "README.md", "exec"), scope)
     assert scope["accuracy"].shape == (200,)
     assert scope["accuracy"].mean() > 0.5
     assert scope["logits"].shape == (5, 5)

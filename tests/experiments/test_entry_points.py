@@ -109,12 +109,11 @@ def test_a_flow_that_cannot_finish_is_exit_3_with_task_and_horizon(run_experimen
     assert "flow_ok of task" in line and "horizon 1e+06" in line and "step 1" in line
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "anil"])
-def test_gradient_adapters_share_the_skeleton(algorithm, run_experiment, tiny, tmp_path):
-    flags = [f"--algorithm={algorithm}", "--inner_lr=0.1", "--inner_steps=2"]
-    done = run_experiment("maml", *tiny, *flags, f"--workdir={tmp_path / algorithm}")
+def test_gradient_adapters_share_the_skeleton(run_experiment, tiny, tmp_path):
+    flags = ["--algorithm=anil", "--inner_lr=0.1", "--inner_steps=2"]
+    done = run_experiment("maml", *tiny, *flags, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert last_line(done)["algorithm"] == algorithm
+    assert last_line(done)["algorithm"] == "anil"
     assert np.isfinite(last_line(done)["eval"]["metrics"]["accuracy"]["mean"])
 
 

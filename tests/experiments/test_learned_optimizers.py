@@ -12,11 +12,11 @@ from experiments.common import UsageError, parse
 from jmeta.outer.load import load
 
 SINE = (
-    "--query=5 --steps=6 --eval_every=2 --validation_tasks=4 --eval_tasks=10 --checkpoint_every=3 "
+    "--query=5 --steps=6 --eval_every=2 --validation_tasks=10 --eval_tasks=10 --checkpoint_every=3 "
     "--log_every=2 --hidden_layers=2 --hidden_units=4 --filters=8 --num_seeds=2"
 ).split()
 IMAGES = (
-    "--dataset=glyphs --way=3 --shot=1 --query=2 --filters=4 --validation_tasks=4 --eval_tasks=6 "
+    "--dataset=glyphs --way=3 --shot=1 --query=2 --filters=4 --validation_tasks=6 --eval_tasks=6 "
     "--eval_every=2 --checkpoint_every=2 --log_every=2 --steps=4"
 ).split()
 

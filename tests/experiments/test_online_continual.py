@@ -11,8 +11,8 @@ from experiments.common import UsageError, parse
 from jmeta.adapters.catalog import build
 
 TINY = (
-    "--dataset=glyphs --subtasks=3 --subtask_shot=2 --slots=4 --query=1 --test_query=2 --meta_batch=2 "
-    "--steps=4 --eval_every=2 --validation_tasks=2 --eval_tasks=4 "
+    "--dataset=folder --image_size=28 --subtasks=3 --subtask_shot=2 --slots=4 --query=1 --test_query=2 "
+    "--meta_batch=2 --steps=4 --eval_every=2 --validation_tasks=4 --eval_tasks=4 "
     "--checkpoint_every=2 --log_every=1 --filters=2 --hidden=4"
 ).split()
 
@@ -22,8 +22,14 @@ def settings(*arguments):
 
 
 @pytest.mark.slow
-def test_a_run_reports_accuracy_by_subtask_and_is_loaded_again(run_experiment, tmp_path):
-    flags = [*TINY, "--algorithm=oml", "--test_inner_optimizer=adam", "--test_inner_lr=0.01"]
+def test_a_run_reports_accuracy_by_subtask_and_is_loaded_again(run_experiment, image_folder, tmp_path):
+    flags = [
+        *TINY,
+        f"--data_dir={image_folder}",
+        "--algorithm=oml",
+        "--test_inner_optimizer=adam",
+        "--test_inner_lr=0.01",
+    ]
     done = run_experiment("online_continual", *flags, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.strip().splitlines()[-1])["eval"]["metrics"]

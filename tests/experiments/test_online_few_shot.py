@@ -2,18 +2,22 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import maml, online_few_shot
 from experiments.common import UsageError, parse
-from experiments.tasks import stages
+from experiments.tasks import model_recipe, stages
+from jmeta.models.conv_encoder import conv_encoder
 from jmeta.outer.load import load
+from jmeta.types import LearnerState
 
 TINY = (
-    "--dataset=glyphs --way=3 --presentations=3 --hidden=4 --meta_batch=2 --steps=6 --curriculum=2 "
-    "--curriculum_every=3 --eval_every=2 --validation_tasks=4 --eval_tasks=6 --checkpoint_every=2 "
-    "--log_every=1"
+    "--dataset=folder --image_size=16 --way=3 --presentations=3 --hidden=4 --meta_batch=2 --steps=6 "
+    "--curriculum=2 --curriculum_every=3 --eval_every=2 --validation_tasks=6 --eval_tasks=6 "
+    "--checkpoint_every=2 --log_every=1"
 ).split()
 
 
@@ -22,9 +26,9 @@ def settings(*arguments):
 
 
 @pytest.mark.slow
-def test_a_run_reports_accuracy_by_shot_and_is_loaded_again(run_experiment, tmp_path):
+def test_a_run_reports_accuracy_by_shot_and_is_loaded_again(run_experiment, image_folder, tmp_path):
     """Stopped within its curriculum and gone on with, it gives the run in one."""
-    flags = [*TINY, "--algorithm=lstm"]
+    flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=lstm"]
     whole = run_experiment("online_few_shot", *flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     results = json.loads(whole.stdout.strip().splitlines()[-1])
@@ -34,7 +38,7 @@ def test_a_run_reports_accuracy_by_shot_and_is_loaded_again(run_experiment, tmp_
         values["accuracy"], sum(values[f"accuracy_{shot}_shot"] for shot in range(3)) / 3, rtol=1e-5
     )
     assert (tmp_path / "whole" / "figures" / "accuracy_by_shot.png").stat().st_size > 5000
-    for steps in (2, 4, 6):
+    for steps in (2, 6):
         part = run_experiment(
             "online_few_shot", *flags, f"--steps={steps}", f"--workdir={tmp_path / 'parts'}"
         )
@@ -93,25 +97,33 @@ def test_presets_know_their_published_rows():
 
 
 @pytest.mark.slow
-def test_a_frozen_encoder_comes_from_maml(tmp_path):
-    size = ["--dataset=glyphs", "--way=3", "--filters=8", "--eval_tasks=4"]
-    encoder, frozen = (["--steps=2", "--checkpoint_every=2", "--eval_every=0", f"--workdir={tmp_path / name}"]
-                       for name in ("encoder", "frozen"))  # fmt: skip
-    trained = parse(maml.EXPERIMENT, ["", *size, *encoder, "--backbone=conv_encoder", "--inner_steps=1",
-                                      "--query=2", "--meta_batch=2", "--order=first"])  # fmt: skip
-    assert maml.run(trained) == 0
-    flags = [*size, *frozen, "--algorithm=cnn_f_lstm", "--presentations=2", "--hidden=4", "--meta_batch=2"]
+def test_a_frozen_encoder_comes_from_maml(image_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr("jmeta.outer.load.load", lambda workdir: (None, trained[workdir]))
+    x = jnp.zeros((1, 16, 16, 1), jnp.float32)
+    trained = {
+        f"{filters} filters": LearnerState(0, {"params": dict(network), "rule": ()}, {}, (), None)
+        for filters in (8, 16)
+        for network in [jax.jit(conv_encoder(filters=filters, head=3).init)(jax.random.key(1), x)[0]]
+    } | {"another": LearnerState(0, {"head": x}, {}, (), None)}
+    flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=cnn_f_lstm", "--filters=8",
+             f"--workdir={tmp_path}", "--curriculum=", "--eval_every=0"]  # fmt: skip
+    flags = [flag for flag in flags if "curriculum" not in flag and "validation" not in flag]
     with pytest.raises(UsageError, match="give --encoder_from=WORKDIR"):
         online_few_shot.run(settings(*flags))
-    origin = f"--encoder_from={tmp_path / 'encoder'}"
-    with pytest.raises(UsageError, match=r"encoder_from=\S+encoder: .*has shape"):
-        online_few_shot.run(settings(*flags, "--filters=16", origin))
-    assert online_few_shot.run(settings(*flags, origin)) == 0
-    _, before = load(tmp_path / "encoder")
-    _, after = load(tmp_path / "frozen")
-    assert set(after.meta.encoder) == set(before.meta["params"]) - {"head"}
+    for origin, message in (("16 filters", "encoder_from=16 filters: .*has shape"),
+                            ("another", "learned no conv_encoder")):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            online_few_shot.run(settings(*flags, f"--encoder_from={origin}"))
+    assert online_few_shot.run(settings(*flags, "--encoder_from=8 filters")) == 0
+    _, after = load(tmp_path)
+    before = trained["8 filters"].meta["params"]
+    assert set(after.meta.encoder) == set(before) - {"head"}
     for name, layer in after.meta.encoder.items():
         for leaf, value in layer.items():
-            np.testing.assert_array_equal(value, before.meta["params"][name][leaf])
-    with pytest.raises(UsageError, match="learned no conv_encoder"):
-        online_few_shot.run(settings(*flags, f"--encoder_from={tmp_path / 'frozen'}"))
+            np.testing.assert_array_equal(value, before[name][leaf])
+
+
+def test_maml_offers_the_network_of_the_encoders():
+    for name in ("encoder_omniglot", "encoder_cifar_fs"):
+        chosen = parse(maml.EXPERIMENT, ["", f"--preset={name}"])
+        assert model_recipe(chosen) == {"name": "conv_encoder", "filters": 64}

@@ -144,5 +144,5 @@ def test_mlp_and_identity():
 def test_the_catalogue():
     assert _shapes(build("conv4", filters=8), 1, 16, 16, 1)[1] == (1, 8)
     assert _shapes(build("mlp", widths=(4,)), 1, 3)[1] == (1, 4)
-    with pytest.raises(ValueError, match="'vgg'.*conv4, resnet12, mlp, identity"):
+    with pytest.raises(ValueError, match="'vgg'.*conv4, conv_encoder, resnet12, mlp"):
         build("vgg")

@@ -156,7 +156,7 @@ def test_evaluation_depends_on_the_key_and_the_task_alone():
 def test_evaluation_on_given_tasks():
     made = make()
     state = made.init(jax.random.key(0), jnp.ones((4, 3)))
-    tasks = draw_tasks(7, 3)
+    tasks = draw_tasks(3, 7)
     run = functools.partial(evaluate, made, state, tasks, key=jax.random.key(7), batch=4)
     np.testing.assert_allclose(run(num_tasks=7)["loss"], made.evaluate(state, tasks)["loss"], rtol=1e-12)
     np.testing.assert_array_equal(run(num_tasks=2)["loss"], run(num_tasks=7)["loss"][:2])
