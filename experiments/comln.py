@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.common import Experiment, Flag, launch, shared
+from experiments.common import Experiment, Flag, launch, shared, without
 
 if TYPE_CHECKING:
     from experiments.run import Composition
@@ -81,9 +81,7 @@ FLAGS = (
     | shared("checkpoint_every", "log_every", "max_minutes", "seed", "init_from", "eval_only", "workdir")
     | shared("preset", "distributed", "precision")
 )
-FLAGS["dataset"] = FLAGS["dataset"]._replace(
-    choices=tuple(name for name in FLAGS["dataset"].choices if name != "sinusoid")
-)
+FLAGS["dataset"] = without(FLAGS["dataset"], "sinusoid")
 FLAGS["norm"] = FLAGS["norm"]._replace(choices=("batch", "support", "running"))
 
 

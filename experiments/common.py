@@ -168,6 +168,11 @@ def shared(*names: str, **defaults: Any) -> dict[str, Flag]:
     return {name: SHARED[name]._replace(default=defaults.get(name, SHARED[name].default)) for name in names}
 
 
+def without(flag: Flag, *choices: str) -> Flag:
+    """A flag that does not offer these of its choices."""
+    return flag._replace(choices=tuple(choice for choice in flag.choices if choice not in choices))
+
+
 def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoReturn:
     """Parse the command line, run the experiment and exit with the contract's status."""
     argv = list(sys.argv if argv is None else argv)

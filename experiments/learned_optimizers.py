@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.common import Experiment, Flag, UsageError, launch, parse_drops, shared
+from experiments.common import Experiment, Flag, UsageError, launch, parse_drops, shared, without
 
 if TYPE_CHECKING:
     from experiments.run import Composition
@@ -145,9 +145,7 @@ FLAGS["inner_lr"] = FLAGS["inner_lr"]._replace(help="rate of maml [0.01] or of t
 FLAGS["filters"] = FLAGS["filters"]._replace(help="channels of conv4 [64]; width of mlp [40]")
 for _name in ("inner_steps", "meta_batch"):
     FLAGS[_name] = FLAGS[_name]._replace(help=f"{FLAGS[_name].help} [the algorithm's own, see the presets]")
-FLAGS["dataset"] = FLAGS["dataset"]._replace(
-    choices=tuple(name for name in FLAGS["dataset"].choices if name != "features")
-)
+FLAGS["dataset"] = without(FLAGS["dataset"], "features")
 FLAGS["norm"] = FLAGS["norm"]._replace(choices=("batch", "support", "running"))
 FLAGS["backbone"] = FLAGS["backbone"]._replace(choices=("conv4", "resnet12", "mlp"))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from experiments.common import Experiment, Flag, launch, shared
+from experiments.common import Experiment, Flag, launch, shared, without
 
 if TYPE_CHECKING:
     from experiments.run import Composition
@@ -106,9 +106,7 @@ FLAGS = (
     | shared("checkpoint_every", "log_every", "max_minutes", "seed", "num_seeds", "init_from", "eval_only")
     | shared("workdir", "preset", "distributed", "precision")
 )  # fmt: skip
-FLAGS["dataset"] = FLAGS["dataset"]._replace(
-    choices=tuple(name for name in FLAGS["dataset"].choices if name not in ("sinusoid", "features"))
-)
+FLAGS["dataset"] = without(FLAGS["dataset"], "sinusoid", "features")
 
 
 def stray(settings: SimpleNamespace) -> dict[str, str]:
