@@ -18,7 +18,7 @@ def open_dataset(settings: SimpleNamespace) -> Dataset:
     options = {
         name: getattr(settings, name)
         for name in ("data_dir", "image_size", "split", "download")
-        if getattr(settings, name)
+        if getattr(settings, name, None)
     }
     return dataset(settings.dataset, **options)
 

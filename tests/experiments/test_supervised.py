@@ -52,7 +52,7 @@ def made_up(*args, **options):
 
 
 def test_a_run_learns_to_tell_colours(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("experiments.tasks.open_dataset", made_up)
+    monkeypatch.setattr("jmeta.data.catalog.dataset", made_up)
     monkeypatch.setattr(supervised, "TEST_BATCH", 20)
     flags = ["--dataset=cifar10", "--algorithm=vgg11", "--shrink=0.125", "--steps=90", "--batch=16",
              "--cosine_steps=90", "--eval_every=30", "--held_out=40", f"--workdir={tmp_path}"]  # fmt: skip
