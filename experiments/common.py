@@ -239,6 +239,7 @@ def _check_numbers(settings: SimpleNamespace) -> None:
              "image_size": 4, "seed": 0, "chunk": 1, "solver_steps": 1, "num_seeds": 1, "hidden_layers": 0,
              "hidden_units": 1, "adapt_batch": 1, "pretrain_batch": 1,
              "presentations": 2, "delay": 1, "hidden": 1, "curriculum_every": 1, "remat_every": 1,
+             "batch": 1, "cosine_steps": 0, "held_out": 0,
              "truncate_every": 1, "subtasks": 2, "subtask_shot": 1, "slots": 2, "test_query": 1,
              "modulator_filters": 1}  # fmt: skip
     for name, smallest in least.items():

@@ -20,8 +20,8 @@ from experiments import streaming
 from experiments.common import default_workdir, identity, write_json
 from experiments.continual import learner_settings, points_of, published_row
 from experiments.streaming import Ended, Part
+from experiments.tasks import open_dataset
 from jmeta.data import streams
-from jmeta.data.catalog import dataset
 from jmeta.losses import cross_entropy
 from jmeta.models.mlp import after_first_layer, mlp
 from jmeta.online import play
@@ -70,10 +70,7 @@ def run(settings: SimpleNamespace) -> int:
         workdir.mkdir(parents=True, exist_ok=True)
         if streaming.finished_before(workdir, identified, steps):
             return 0
-        options = {
-            name: getattr(settings, name) for name in ("data_dir", "download") if getattr(settings, name)
-        }
-        source = dataset(settings.images, **options)
+        source = open_dataset(settings, settings.images)
         images = streams.images(source.splits["train"], source.splits["test"])
         points = points_of(settings)
         lanes = make_lanes(settings, points, images)

@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments import run as skeleton
 from experiments import streaming
 from experiments.common import default_workdir, identity, write_json
-from experiments.osaka import BAYESIAN, C_MAML, CHANGE_PRETRAINING, points_of, pretrains, published_row
+from experiments.osaka import points_of, published_row
+from experiments.osaka_learners import SPARSE, at_point, make_learner
+from experiments.osaka_pretraining import pretrain_all, pretrained_lanes
 from experiments.streaming import Ended, Part
-from jmeta.adapters.gradient import anil, gradient_adapter
-from jmeta.adapters.metacog import metacog
+from experiments.tasks import open_dataset
 from jmeta.data import osaka
-from jmeta.data.catalog import dataset
-from jmeta.data.class_dataset import ClassDataset
 from jmeta.data.source import Dataset
-from jmeta.losses import cross_entropy
-from jmeta.metrics import accuracy
-from jmeta.models.conv4 import conv4
-from jmeta.models.mlp import mlp
-from jmeta.online.catalog import build_episodic
 from jmeta.outer.checkpoint import Checkpoints
-from jmeta.outer.evaluate import evaluate
-from jmeta.outer.learner import learner as episodic_learner
-from jmeta.outer.loop import Outcome, Plan, fit
-from jmeta.outer.metrics_log import MetricsLog
-from jmeta.outer.seeds import seed_keys, side_by_side
+from jmeta.outer.loop import Outcome
 from jmeta.report import continual_figures
-from jmeta.rules.masked_sgd import masked_sgd, rectified_sgd
 from jmeta.rules.masks import sparsity_by_layer
-from jmeta.rules.sgd import sgd
-from jmeta.types import Adapter, Array, Key, LearnerState, Online, PyTree, Rule
+from jmeta.types import Array, Key, LearnerState, Online, PyTree
 
 NAME = "osaka"
-SPARSE = ("sparse_c_maml", "sparse_relu_c_maml")
-LEARNERS = {"online_adam": "online_adam", "finetuning": "online_adam", "maml": "frozen", "anil": "frozen",
-            "bgd": "bgd", "metacog": "meta_bgd", "metabgd": "meta_bgd"}  # fmt: skip
 DOMAINS = {"omniglot": 0.5, "mnist": 0.25, "fashion_mnist": 0.25}
-CLASS_SEED = 0  # of the order of Omniglot's classes, of which the first are for pre-training
-TRAINING, VALIDATION = slice(900), slice(900, 1000)
-VALIDATE_EVERY = 100
-FINETUNING_RATE = 0.05  # of the one inner step of fine-tuning's pre-training
 
 
 class Lane(NamedTuple):
@@ -112,8 +91,7 @@ def run(settings: SimpleNamespace) -> int:
 
 def open_sources(settings: SimpleNamespace) -> list[Dataset]:
     """The data sets of the stream's domains."""
-    options = {name: getattr(settings, name) for name in ("data_dir", "download") if getattr(settings, name)}
-    return [dataset(name, **options) for name in DOMAINS]
+    return [open_dataset(settings, name) for name in DOMAINS]
 
 
 def make_lanes(settings: SimpleNamespace, points: Sequence[Mapping[str, float]]) -> Lane:
@@ -126,187 +104,6 @@ def make_lanes(settings: SimpleNamespace, points: Sequence[Mapping[str, float]])
 
     seeds, values = streaming.lane_seeds(settings, points), streaming.lane_values(settings, points)
     return Lane(values, *jax.jit(lambda seeds: jax.lax.map(lane, seeds))(seeds))
-
-
-def make_adapter(settings: SimpleNamespace, *, pretraining: bool = False) -> Adapter:
-    """What adapts to a batch, in pre-training and in the stream."""
-    network = functools.partial(conv4, filters=settings.filters, weights="per_task", initialise="pytorch")
-    whole = network(head=settings.way)
-    if settings.algorithm in ("online_adam", "bgd", "finetuning"):
-        steps = 1 if pretraining else 0
-        order = settings.order or "mixed"
-        return gradient_adapter(
-            whole, cross_entropy, sgd(FINETUNING_RATE), steps, adapted=_adapts, order=order
-        )
-    if settings.algorithm == "metacog":
-        return metacog(
-            whole,
-            cross_entropy,
-            rate=settings.inner_lr,
-            steps=settings.inner_steps,
-            masked=lambda path: path.startswith("conv"),
-            initial=settings.mask_initial,
-            penalty=settings.mask_penalty,
-            order=settings.order,
-        )
-    if settings.algorithm == "anil":
-        head = mlp(widths=(), outputs=settings.way, initialise="pytorch")
-        inner = (sgd(settings.inner_lr), settings.inner_steps)
-        return anil(network(), head, cross_entropy, *inner, order=settings.order)
-    return gradient_adapter(
-        whole,
-        cross_entropy,
-        make_rule(settings),
-        settings.inner_steps,
-        adapted=_adapts,
-        order=settings.order,
-    )
-
-
-def _adapts(path: str) -> bool:
-    """Whether inner loops adapt a parameter: not the scale and offset of a normalisation."""
-    return not path.startswith("norm")
-
-
-def make_rule(settings: SimpleNamespace) -> Rule:
-    """The inner rule, with what of it is meta-learned."""
-    if settings.algorithm == "sparse_c_maml":
-        return masked_sgd(settings.inner_lr)
-    if settings.algorithm == "sparse_relu_c_maml":
-        return rectified_sgd(settings.inner_lr)
-    return sgd(settings.inner_lr, learn="leaf" if settings.learn_rates else None)
-
-
-def make_optimiser(settings: SimpleNamespace) -> optax.GradientTransformation:
-    """Adam; of the sparse algorithms, one for the weights and one for the masks."""
-    if settings.algorithm not in SPARSE:
-        return optax.adam(settings.learning_rate)
-    rates = {"params": settings.learning_rate, "rule": settings.mask_learning_rate}
-    return optax.partition(jax.tree.map(optax.adam, rates), {"params": "params", "rule": "rule"})
-
-
-def make_learner(settings: SimpleNamespace) -> Online:
-    """What learns the stream."""
-    name = LEARNERS.get(settings.algorithm, "c_maml")
-    own: dict[str, Any] = {}
-    if settings.algorithm in BAYESIAN:
-        own = {"rate": settings.learning_rate, "deviation": settings.deviation, "samples": settings.samples}
-    elif name != "frozen":
-        own = {"tx": make_optimiser(settings)}
-    if settings.algorithm in C_MAML:
-        own |= {"threshold": _or_none(settings.threshold), "modulation": _or_none(settings.modulation),
-                "prolonged": settings.prolonged, "restart": settings.restart}  # fmt: skip
-    return build_episodic(name, make_adapter(settings), cross_entropy, **own)
-
-
-def _or_none(value: Any) -> Any:
-    """What the flag says, None for infinity."""
-    return None if isinstance(value, float) and math.isinf(value) else value
-
-
-def at_point(settings: SimpleNamespace, values: Mapping[str, Any]) -> SimpleNamespace:
-    """The settings with those of a point of the grid."""
-    return SimpleNamespace(**vars(settings) | values)
-
-
-def pretrain_all(
-    settings: SimpleNamespace,
-    points: Sequence[Mapping[str, float]],
-    characters: ClassDataset,
-    identified: dict[str, Any],
-    workdir: Path,
-    deadline: float,
-) -> list[Outcome]:
-    """Pre-train for each point of the grid, once where nothing that matters differs; [] where the algorithm
-    has none, and shorter than the points where time or a signal ended it."""
-    outcomes: dict[str, Outcome] = {}
-    found = []
-    for point in points if pretrains(settings) else ():
-        values = {name: value for name, value in point.items() if name in CHANGE_PRETRAINING}
-        name = ",".join(f"{name}={value:g}" for name, value in values.items())
-        if name not in outcomes:
-            folder = workdir / "pretraining" / name
-            outcomes[name] = pretrain(at_point(settings, values), characters, identified, folder, deadline)
-        found.append(outcomes[name])
-        if found[-1].reason in ("time", "signal"):
-            break
-    return found
-
-
-def pretrain(
-    settings: SimpleNamespace,
-    characters: ClassDataset,
-    identified: dict[str, Any],
-    folder: Path,
-    deadline: float,
-) -> Outcome:
-    """MAML on episodes of Omniglot until validations bring nothing better; its best state.
-
-    Where seeds do not share it, the state has a leading axis [seed] on everything but the step.
-    """
-    order = np.random.default_rng(CLASS_SEED).permutation(len(characters.counts))
-    size = {"way": settings.way, "shot": settings.shot, "query": settings.query}
-    training, validation = (
-        osaka.pretraining_episodes(characters, order[part], **size) for part in (TRAINING, VALIDATION)
-    )
-    adapter = make_adapter(settings, pretraining=True)
-    learner = episodic_learner(
-        adapter,
-        cross_entropy,
-        make_optimiser(settings),
-        metrics=accuracy,
-        chunk=settings.meta_batch,  # bounds the memory of validations
-    )
-    key: Key = jax.random.key(settings.seed)
-    example = jax.jit(lambda sampler: sampler(jax.random.key(0)))(training)
-    if not settings.shared_pretraining:
-        learner, key = side_by_side(learner), seed_keys(settings.seed, settings.num_seeds)
-    state = jax.jit(lambda key: learner.init(key, jax.device_get(example)))(key)
-
-    def validate(state: LearnerState) -> dict[str, Any]:
-        key = jax.random.key(skeleton.VALIDATION_SEED)
-        values = evaluate(learner, state, validation, num_tasks=settings.validation_tasks, key=key)
-        return {name: value.mean(0) for name, value in values.items()}
-
-    plan = Plan(
-        steps=settings.pretrain_steps,
-        meta_batch=settings.meta_batch,
-        log_every=VALIDATE_EVERY,
-        eval_every=VALIDATE_EVERY,
-        checkpoint_every=VALIDATE_EVERY,
-        deadline=deadline,
-        patience=settings.patience,
-    )
-    with (
-        contextlib.closing(Checkpoints(folder / "checkpoints", identified)) as checkpoints,
-        contextlib.closing(MetricsLog(folder)) as log,
-    ):
-        outcome = fit(
-            learner,
-            training,
-            state,
-            plan,
-            key=jax.random.fold_in(jax.random.key(settings.seed), 1),
-            validate=validate,
-            checkpoints=checkpoints,
-            log=log,
-        )
-        return outcome._replace(state=checkpoints.restore_best(outcome.state))
-
-
-def pretrained_lanes(
-    settings: SimpleNamespace, outcomes: Sequence[Outcome], points: Sequence[Mapping[str, float]]
-) -> LearnerState:
-    """The pre-trained slow weights of every lane, leaves [lane, ...]."""
-
-    def of_seeds(state: LearnerState) -> LearnerState:
-        repeat = functools.partial(jax.tree.map, lambda leaf: jnp.stack([leaf] * settings.num_seeds))
-        if settings.shared_pretraining:
-            return repeat(state)
-        return state._replace(step=repeat(state.step))
-
-    states = [of_seeds(outcome.state) for outcome in outcomes]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
 
 
 def make_programs(settings: SimpleNamespace) -> Programs:

@@ -167,9 +167,6 @@ def run(settings: SimpleNamespace) -> int:
 
     if settings.shrink is not None and not settings.shrink * 16 >= 1:
         raise UsageError(f"--shrink={settings.shrink}; expected at least 0.0625, which leaves one channel")
-    for name in ("batch", "cosine_steps", "held_out"):
-        if getattr(settings, name) < (name == "batch"):
-            raise UsageError(f"--{name}={getattr(settings, name)}; expected at least {int(name == 'batch')}")
     return skeleton.run("supervised", settings, compose)
 
 

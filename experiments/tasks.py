@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from jmeta.data.source import Dataset
 
 
-def open_dataset(settings: SimpleNamespace) -> Dataset:
-    """The dataset of `--dataset` with the flags that it understands."""
+def open_dataset(settings: SimpleNamespace, name: str | None = None) -> Dataset:
+    """The dataset called `name`, or that of `--dataset`, with the flags that it understands."""
     from jmeta.data.catalog import dataset
 
     options = {
-        name: getattr(settings, name)
-        for name in ("data_dir", "image_size", "split", "download")
-        if getattr(settings, name, None)
+        option: getattr(settings, option)
+        for option in ("data_dir", "image_size", "split", "download")
+        if getattr(settings, option, None)
     }
-    return dataset(settings.dataset, **options)
+    return dataset(name or settings.dataset, **options)
 
 
 def samplers(source: Dataset, settings: SimpleNamespace) -> dict[str, Any]:

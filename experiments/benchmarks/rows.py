@@ -10,17 +10,21 @@ fails is named and left out. Ends with the table, and writes rows.json, every ro
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import json
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from experiments.common import Experiment, Flag, UsageError, launch, shared, write_json
+
+Play = Callable[[str, Path, float | None], int]  # (preset, workdir, minutes that are left) -> exit status
 
 
 def run(settings: SimpleNamespace) -> int:
@@ -29,21 +33,11 @@ def run(settings: SimpleNamespace) -> int:
     names = [name for name in experiment.presets if fnmatch.fnmatch(name, settings.presets)]
     if not names:
         raise UsageError(f"--presets={settings.presets}: none of {experiment.name}'s; see its --preset=list")
-    begun, rows = time.monotonic(), {}
-    for name in names:
-        workdir = Path(settings.output) / name
-        minutes = None
-        if settings.max_minutes is not None:
-            minutes = settings.max_minutes - (time.monotonic() - begun) / 60
-        if minutes is None or minutes > 0:
-            status = play(experiment.name, name, workdir, settings.flags, minutes)
-            if status in (130, 143):  # stopped: the same command goes on
-                return status
-            if status:
-                print(f"{name}: failed, exit status {status}", file=sys.stderr)
-        results = workdir / "results.json"
-        if results.is_file():
-            rows[name] = row_of(json.loads(results.read_text()))
+    run_one = functools.partial(play, experiment.name, settings.flags)
+    status, found = play_all(names, run_one, Path(settings.output), settings.max_minutes)
+    if status:
+        return status
+    rows = {name: row_of(results) for name, results in found.items()}
     for name, row in rows.items():
         print(f"{name:<52}{shown(row['metrics'])}   paper {shown(row['published'])}   {row['seconds']:.0f} s")
     if rows:
@@ -58,7 +52,29 @@ def _experiment(name: str) -> Experiment:
         raise UsageError(f"--experiment={name}: no such entry point") from None
 
 
-def play(experiment: str, preset: str, workdir: Path, flags: str, minutes: float | None) -> int:
+def play_all(
+    presets: Iterable[str], play: Play, output: Path, max_minutes: float | None
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Play presets one after another until the minutes are over, each in a folder of `output`.
+
+    Returns the exit status of a run that a signal stopped, else 0, and the results that there are by then.
+    """
+    begun, found = time.monotonic(), {}
+    for preset in presets:
+        left = None if max_minutes is None else max_minutes - (time.monotonic() - begun) / 60
+        if left is None or left > 0:
+            status = play(preset, output / preset, left)
+            if status in (130, 143):  # the same command goes on
+                return status, found
+            if status:
+                print(f"{preset}: failed, exit status {status}", file=sys.stderr)
+        results = output / preset / "results.json"
+        if results.is_file():
+            found[preset] = json.loads(results.read_text())
+    return 0, found
+
+
+def play(experiment: str, flags: str, preset: str, workdir: Path, minutes: float | None) -> int:
     """One run, in a process of its own, and its exit status; its results go to standard error."""
     command = [sys.executable, "-m", f"experiments.{experiment}", f"--preset={preset}", *shlex.split(flags)]
     command.append(f"--workdir={workdir}")
@@ -70,17 +86,15 @@ def play(experiment: str, preset: str, workdir: Path, flags: str, minutes: float
 
 def row_of(results: dict[str, Any]) -> dict[str, Any]:
     """What a row of the table says of a run."""
-    published = {name: value for name, value in (results["published"] or {}).items() if _is_metric(value)}
+    from jmeta.report.table import metrics_of
+
+    row = results["published"] or {}
     return {
         "steps": results["steps"],
         "metrics": results["eval"]["metrics"],
-        "published": published,
+        "published": {name: row[name] for name in metrics_of(row)},
         "seconds": results["train"]["seconds"],
     }
-
-
-def _is_metric(value: Any) -> bool:
-    return isinstance(value, dict) and "mean" in value
 
 
 def shown(metrics: dict[str, dict[str, float | None]]) -> str:

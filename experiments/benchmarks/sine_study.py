@@ -12,14 +12,14 @@ python -m experiments.benchmarks.sine_study --figure=3.3 [--num_seeds=30] [--tas
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from experiments import learned_optimizers
+from experiments.benchmarks.rows import play_all
 from experiments.common import Experiment, Flag, launch, parse, shared, write_json
 
 SERIES = {"turtle": "TURTLE", "turtle_first_order": "first-order TURTLE", "maml": "MAML", "fomaml": "FOMAML"}
@@ -28,20 +28,16 @@ SERIES = {"turtle": "TURTLE", "turtle_first_order": "first-order TURTLE", "maml"
 def run(settings: SimpleNamespace) -> int:
     """Run every point, print the table, draw."""
     wanted = "figure" + settings.figure.replace(".", "_")
-    points, begun = {}, time.monotonic()
-    for preset in (name for name in learned_optimizers.EXPERIMENT.presets if name.startswith(wanted)):
-        left = None
-        if settings.max_minutes is not None:
-            left = settings.max_minutes - (time.monotonic() - begun) / 60
-        workdir = Path(settings.output) / preset
-        if left is None or left > 0:
-            status = play(preset, settings, workdir, left)
-            if status:  # stopped by a signal: the same command goes on
-                return status
-        results = workdir / "results.json"
-        found = json.loads(results.read_text()) if results.is_file() else None
-        if found and found["steps"] * meta_batch(preset) >= settings.tasks:
-            points[preset] = measured(found)
+    presets = [name for name in learned_optimizers.EXPERIMENT.presets if name.startswith(wanted)]
+    run_one = functools.partial(play, settings)
+    status, found = play_all(presets, run_one, Path(settings.output), settings.max_minutes)
+    if status:
+        return status
+    points = {
+        preset: measured(results)
+        for preset, results in found.items()
+        if results["steps"] * meta_batch(preset) >= settings.tasks
+    }
     print(f"{'run':<52}{'mean':>9}{'median':>9}{'ci95':>8}")
     for preset, point in points.items():
         print(f"{preset:<52}{point['mean']:9.4f}{point['median']:9.4f}{point['median_ci95']:8.4f}")
@@ -56,7 +52,7 @@ def run(settings: SimpleNamespace) -> int:
     return 0
 
 
-def play(preset: str, settings: SimpleNamespace, workdir: Path, minutes: float | None) -> int:
+def play(settings: SimpleNamespace, preset: str, workdir: Path, minutes: float | None) -> int:
     """One run, as its entry point would make it, and its exit status; its results go to standard error."""
     batch = meta_batch(preset)
     values = learned_optimizers.in_tasks(settings.tasks, 2500, batch)

@@ -24,14 +24,6 @@ def step_schedule(learning_rate: float, drops: Sequence[tuple[int, float]] = ())
     return optax.join_schedules([optax.constant_schedule(rate) for rate in rates], steps)
 
 
-def cosine_schedule(learning_rate: float, steps: int) -> optax.Schedule:
-    """A rate that falls from `learning_rate` to 0 within `steps` along half a cosine, and stays there
-    (Loshchilov & Hutter, ICLR 2017). Raises ValueError for fewer than one step."""
-    if steps < 1:
-        raise ValueError(f"cosine_schedule: steps={steps}; expected at least 1")
-    return optax.cosine_decay_schedule(learning_rate, steps)
-
-
 def optimiser(
     name: Literal["sgd", "adam"] = "sgd",
     learning_rate: float = 0.1,
@@ -47,7 +39,8 @@ def optimiser(
     Args:
       name: "sgd" or "adam".
       learning_rate, drops: see `step_schedule`.
-      cosine_steps: in the place of drops, see `cosine_schedule`.
+      cosine_steps: in the place of drops, the steps in which the rate falls to 0 along half a cosine
+        (Loshchilov & Hutter, ICLR 2017).
       momentum: of SGD's Nesterov acceleration.
       weight_decay: added to the gradient of every array; scalars, such as COMLN's log T, are spared.
       clip_norm: largest global norm of the gradient, None for no limit.
@@ -60,7 +53,7 @@ def optimiser(
     if cosine_steps is None:
         schedule = step_schedule(learning_rate, drops)
     else:
-        schedule = cosine_schedule(learning_rate, cosine_steps)
+        schedule = optax.cosine_decay_schedule(learning_rate, cosine_steps)
     if name == "sgd":
         last = optax.sgd(schedule, momentum=momentum, nesterov=True)
     elif name == "adam":

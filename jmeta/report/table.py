@@ -155,7 +155,7 @@ def _measured(results: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
     metrics = results["eval"]["metrics"]
     if not metrics:
         raise ValueError("it holds no metric")
-    shared = [name for name in _metrics_of(results.get("published") or {}) if name in metrics]
+    shared = [name for name in metrics_of(results.get("published") or {}) if name in metrics]
     metric = next(iter(shared), "accuracy" if "accuracy" in metrics else next(iter(metrics)))
     return metric, _summary(results, metric)
 
@@ -177,7 +177,7 @@ def _summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
     return ours
 
 
-def _metrics_of(row: Row) -> list[str]:
+def metrics_of(row: Row) -> list[str]:
     """The metrics of a published row, in its order."""
     return [name for name, value in row.items() if isinstance(value, dict) and "mean" in value]
 
@@ -238,7 +238,7 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
         body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
     head = ["method", "backbone", *(_column(*column) for column in columns)]
     title = f"## {_source(paper, table)}: {content['tables'][table]['caption']}"
-    shown = " / ".join(dict.fromkeys(metric for row in rows for metric in _metrics_of(row)))
+    shown = " / ".join(dict.fromkeys(metric for row in rows for metric in metrics_of(row)))
     legend = f"{shown.replace('_', ' ').capitalize()} (%)"
     legend += f", {content['evaluation']} ({content['authors']}, {content['venue']})."
     if any(row["origin"] == "official_code" for row in rows):
@@ -256,7 +256,7 @@ def _ours_by_setting(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[str]]:
     for run in runs:
         if compare(run)["paper"]:
             row, measured = run.results["published"], run.results["eval"]["metrics"]
-            summaries = [_summary(run.results, name) for name in _metrics_of(row) if name in measured]
+            summaries = [_summary(run.results, name) for name in metrics_of(row) if name in measured]
             values = " / ".join(_pm(summary["mean"], summary["ci95"]) for summary in summaries)
             found.setdefault(setting(row), []).append(f"**{values}** (`{run.workdir}`)")
     return found
@@ -266,7 +266,7 @@ def _published_cell(row: Row | None) -> str:
     if row is None:
         return ""
     mark = " †" if row["origin"] == "official_code" else ""
-    return " / ".join(_pm(row[name]["mean"], row[name]["ci95"]) for name in _metrics_of(row)) + mark
+    return " / ".join(_pm(row[name]["mean"], row[name]["ci95"]) for name in metrics_of(row)) + mark
 
 
 def _source(paper: str, table: str) -> str:

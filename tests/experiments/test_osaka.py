@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jmeta
-from experiments import osaka, osaka_run
+from experiments import osaka, osaka_learners, osaka_pretraining, osaka_run
 from experiments.common import UsageError, parse
 from jmeta.data.source import DatasetInfo, from_splits
 from jmeta.models.mlp import mlp
@@ -108,10 +108,10 @@ def run(monkeypatch, capsys, enable_x64):
         return mlp(widths=(6,), outputs=head, initialise=initialise)
 
     monkeypatch.setattr(osaka_run, "open_sources", fake_sources)
-    monkeypatch.setattr(osaka_run, "conv4", network)
-    monkeypatch.setattr(osaka_run, "TRAINING", slice(9))
-    monkeypatch.setattr(osaka_run, "VALIDATION", slice(9, 14))
-    monkeypatch.setattr(osaka_run, "VALIDATE_EVERY", 2)
+    monkeypatch.setattr(osaka_learners, "conv4", network)
+    monkeypatch.setattr(osaka_pretraining, "TRAINING", slice(9))
+    monkeypatch.setattr(osaka_pretraining, "VALIDATION", slice(9, 14))
+    monkeypatch.setattr(osaka_pretraining, "VALIDATE_EVERY", 2)
 
     def call(*flags):
         settings = parse(osaka.EXPERIMENT, [*ARGV, *TINY, *flags])
@@ -185,7 +185,7 @@ def test_a_grid_pretrains_and_runs_every_point(run, tmp_path):
 def test_every_algorithm_starts(algorithm, monkeypatch):
     """Its states before the stream, and shapes after a batch: nothing is computed."""
     settings = settled(f"--algorithm={algorithm}", "--way=3", "--shot=2", "--filters=4", "--steps=4")
-    learner = osaka_run.make_learner(settings)
+    learner = osaka_learners.make_learner(settings)
     x = jax.ShapeDtypeStruct((6, 28, 28, 1), np.float32)
     state = jax.eval_shape(learner.init, jax.random.key(0), x)
     batch = jmeta.types.Batch(x, jax.ShapeDtypeStruct((6,), np.int32))
@@ -197,6 +197,6 @@ def test_every_algorithm_starts(algorithm, monkeypatch):
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert info["accuracy"].shape == info["loss"].shape == ()
     if osaka.pretrains(settings):
-        adapter = osaka_run.make_adapter(settings, pretraining=True)
+        adapter = osaka_learners.make_adapter(settings, pretraining=True)
         meta, _ = jax.eval_shape(adapter.init, jax.random.key(0), x)
         assert jax.tree.structure(meta) == jax.tree.structure(state.slow.meta)
