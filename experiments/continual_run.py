@@ -26,7 +26,7 @@ from jmeta.losses import cross_entropy
 from jmeta.models.mlp import after_first_layer, mlp
 from jmeta.online import play
 from jmeta.online.catalog import ONE_AFTER_ANOTHER, build
-from jmeta.online.dense import dense_look_ahead, dense_steps
+from jmeta.online.dense import dense_look_ahead, dense_past_gradients, dense_steps
 from jmeta.online.state import without_memory
 from jmeta.outer.checkpoint import Checkpoints
 from jmeta.report import continual_figures
@@ -120,6 +120,8 @@ def make_programs(settings: SimpleNamespace, lanes: int) -> Programs:
         fixed["ahead"] = dense_look_ahead(after_first_layer, cross_entropy)
     if settings.algorithm == "mer":
         fixed["one_by_one"] = dense_steps(after_first_layer, cross_entropy)
+    if settings.algorithm == "gem":
+        fixed["past"] = dense_past_gradients(after_first_layer, cross_entropy)
 
     def learner(lane: Lane) -> Online:
         return build(settings.algorithm, model, cross_entropy, **fixed | lane.values)
@@ -147,7 +149,7 @@ def make_programs(settings: SimpleNamespace, lanes: int) -> Programs:
 
     def matrices(images: streams.Images, lanes: Lane, kept: PyTree) -> Array:
         def one(lane: Lane, kept: PyTree) -> Array:
-            return play.accuracy_matrix(learner(lane), kept, images, lane.stream)
+            return play.accuracy_matrix(learner(lane), kept, images, lane.stream, part=settings.matrix)
 
         return jax.lax.map(lambda inputs: one(*inputs), (lanes, kept))
 

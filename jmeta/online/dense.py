@@ -10,6 +10,9 @@ products x W, and each example's gradient of W is an outer product x_k d_k', so 
     sum_i G_i * S_i = sum_(k, q) (x_q * x_k) (d_k * E_kq)'      with E_k = sum_(i >= k) D_i
 
 where D_i are the judging loss' derivatives in the products. All of W's part is four matrix products.
+
+The gradient of W on the examples k of a task is sum_k x_k d_k', so the products of such gradients are sums of
+(x_k * x_q) (d_k * d_q), of which the first factor does not change with the weights.
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
+from jmeta.online.gem import PastGradients
 from jmeta.online.mer import Steps
 from jmeta.online.meta_replay import Ahead, LookAhead, MetaLoss
+from jmeta.online.projection import Rows
 from jmeta.online.state import descend, examples_of
 from jmeta.types import Array, Batch, PyTree
 
@@ -129,6 +135,60 @@ def dense_look_ahead(
         return LookAhead(joined(first_grads, sums[0]), joined(first_rate_grads, sums[1]), values.mean())
 
     return ahead
+
+
+def dense_past_gradients(
+    after: Callable[[PyTree, Array], Array],
+    loss: Callable[[Array, Batch], Array],
+    *,
+    layer: str = "dense_0",
+    kernel: str = "kernel",
+) -> PastGradients:
+    """`jmeta.online.gem.one_by_one` in the form above; the same numbers but for rounding.
+
+    The arguments are those of `dense_look_ahead`.
+    """
+    split, joined = _parts(layer, kernel)
+
+    def measure(rest: PyTree, products: Array, batch: Batch) -> Array:
+        return loss(after(rest, products), batch)
+
+    def prepare(examples: Batch) -> Array:
+        x = _flat(examples.x)
+        return x @ x.T
+
+    def rows(params: PyTree, examples: Batch, alike: Array) -> Rows:
+        first, rest = split(params)
+        tasks, slots = examples.y.shape
+        x = _flat(examples.x)
+        products = (x @ first).reshape(tasks, slots, -1)
+        slope_of = jax.vmap(jax.grad(measure, argnums=(0, 1)), in_axes=(None, 0, 0))
+        rest_grads, slopes = slope_of(rest, products, examples)
+        others = jax.vmap(lambda grads: ravel_pytree(grads)[0])(rest_grads)
+        slopes = _flat(slopes)
+
+        def by_task(values: Array) -> Array:
+            return values.reshape(*values.shape[:-1], tasks, slots).sum(-1)
+
+        def along(gradient: PyTree) -> Array:
+            first_part, rest_part = split(gradient)
+            return by_task(((x @ first_part) * slopes).sum(1)) + others @ ravel_pytree(rest_part)[0]
+
+        def gram() -> Array:
+            pairs = by_task(alike * (slopes @ slopes.T))
+            return by_task(pairs.T) + others @ others.T
+
+        def combine(v: Array) -> PyTree:
+            return joined(x.T @ (jnp.repeat(v, slots)[:, None] * slopes), ravel_pytree(rest)[1](v @ others))
+
+        return Rows(along, gram, combine)
+
+    return PastGradients(prepare, rows)
+
+
+def _flat(leaf: Array) -> Array:
+    """A leaf [task, slot, ...] as [task and slot, ...]."""
+    return leaf.reshape(-1, *leaf.shape[2:])
 
 
 def _parts(layer: str, kernel: str) -> tuple[Callable[..., tuple[Array, PyTree]], Callable[..., PyTree]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -65,26 +66,37 @@ def play(
 
 
 def accuracy_matrix(
-    learner: Online, kept: PyTree, images: Images, stream: TaskStream, *, chunk: int = 1000
+    learner: Online,
+    kept: PyTree,
+    images: Images,
+    stream: TaskStream,
+    *,
+    chunk: int = 1000,
+    part: Literal["whole", "ends"] = "whole",
 ) -> Array:
     """Accuracy on the test images of each task after each task, [after, on], shares of 1.
 
     `kept`: states with a leading axis [after], as `play` keeps them. `chunk` test images are predicted at a
-    time, by all states at once; it must divide their number, or else the whole set is taken.
+    time, by all states at once; it must divide their number, or else the whole set is taken. The "ends" of
+    the matrix are its diagonal and its last row, all that `summary` needs; the rest is then NaN.
     """
     count = images.test_y.shape[0]
     size = chunk if count % chunk == 0 else count
     rows = jnp.arange(count, dtype=jnp.int32).reshape(-1, size)
 
-    def right(task: Array, rows: Array) -> Array:
+    tasks = jnp.arange(stream.maps.shape[0], dtype=jnp.int32)
+
+    def right(states: PyTree, task: Array, rows: Array) -> Array:
         batch = test_rows(images, stream, task, rows)
-        outputs = jax.vmap(lambda state: learner.predict(state, batch.x))(kept)
+        outputs = jax.vmap(lambda state: learner.predict(state, batch.x))(states)
         return (outputs.argmax(-1) == batch.y[None]).sum(1)
 
     def on_task(task: Array) -> Array:
-        return jax.lax.map(lambda rows: right(task, rows), rows).sum(0)
+        after = tasks if part == "whole" else jnp.stack([task, tasks[-1]])
+        states = jax.tree.map(lambda leaf: leaf[after], kept)
+        counts = jax.lax.map(lambda rows: right(states, task, rows), rows).sum(0)
+        return jnp.full(tasks.shape, jnp.nan).at[after].set(counts)
 
-    tasks = jnp.arange(stream.maps.shape[0], dtype=jnp.int32)
     return jax.lax.map(on_task, tasks).T / count
 
 

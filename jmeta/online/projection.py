@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
-from jmeta.types import Array
+from jmeta.types import Array, PyTree
+
+
+class Rows(NamedTuple):
+    """Gradients of several tasks as the rows of a matrix A that need not exist.
+
+    `along(gradient) -> A g` [task], `gram() -> A A'` [task, task] and `combine(v) -> A'v`, a tree like the
+    gradient, for v [task].
+    """
+
+    along: Callable[[PyTree], Array]
+    gram: Callable[[], Array]
+    combine: Callable[[Array], PyTree]
+
+
+def rows_of(matrix: Array, unravel: Callable[[Array], PyTree]) -> Rows:
+    """The rows of a matrix [task, parameter] that does exist; `unravel` makes a tree of one row."""
+    return Rows(
+        lambda gradient: matrix @ ravel_pytree(gradient)[0],
+        lambda: matrix @ matrix.T,
+        lambda v: unravel(v @ matrix),
+    )
 
 
 def project(
-    gradient: Array, past: Array, active: Array, *, margin: Array | float = 0.0, ridge: float = 1e-3
-) -> Array:
+    gradient: PyTree, past: Rows, active: Array, *, margin: Array | float = 0.0, ridge: float = 1e-3
+) -> PyTree:
     """The gradient changed by as little as makes its product with every past gradient at least the margin's.
 
     Solves the dual of eq. 11 of Lopez-Paz & Ranzato (2017), min_v v'(A A' + ridge) v / 2 + (A g)'v over
@@ -18,23 +43,23 @@ def project(
     gradient is returned as it is, whatever the margin, as in the published code.
 
     Args:
-      gradient: g [parameter].
-      past: A [task, parameter].
+      gradient: g, any tree.
+      past: A, a row for each task.
       active: [task] bool, which rows count.
       margin: least multiplier of each active row.
       ridge: added to the diagonal of A A'; the published code's.
     """
-    products = jnp.where(active, past @ gradient, 0)
+    products = jnp.where(active, past.along(gradient), 0)
 
-    def projected(_: None) -> Array:
-        rows = jnp.where(active[:, None], past, 0)
-        gram = rows @ rows.T + ridge * jnp.eye(rows.shape[0], dtype=rows.dtype)
-        least = jnp.where(active, margin, 0).astype(rows.dtype)
+    def projected() -> PyTree:
+        gram = jnp.where(active[:, None] & active[None, :], past.gram(), 0)
+        gram = gram + ridge * jnp.eye(active.size, dtype=gram.dtype)
+        least = jnp.where(active, margin, 0).astype(gram.dtype)
         # with v = least + u the constraint is u >= 0; an inactive row has u = 0
         above = nonnegative_quadratic(gram, products + gram @ least)
-        return gradient + (above + least) @ rows
+        return jax.tree.map(jnp.add, gradient, past.combine(above + least))
 
-    return jax.lax.cond((products < 0).any(), projected, lambda _: gradient, None)
+    return jax.lax.cond((products < 0).any(), projected, lambda: gradient)
 
 
 def nonnegative_quadratic(matrix: Array, linear: Array) -> Array:

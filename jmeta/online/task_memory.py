@@ -46,8 +46,8 @@ def add(memory: TaskMemory, batch: Batch, task: Array, *, accept: Array | bool =
     return TaskMemory(x, y, memory.seen.at[task].add(jnp.where(accept, kept, 0)))
 
 
-def of_task(memory: TaskMemory, task: Array) -> Batch:
-    """All that is held of a task [], with empty slots masked."""
-    x, y = jax.tree.map(lambda leaf: leaf[task], (memory.x, memory.y))
-    slots = y.shape[0]
-    return Batch(x, y, (jnp.arange(slots) < memory.seen[task]).astype(jnp.float32))
+def of_tasks(memory: TaskMemory) -> Batch:
+    """All that is held of every task, leaves [task, slot, ...], with empty slots masked."""
+    slots = memory.y.shape[1]
+    mask = jnp.arange(slots)[None] < memory.seen[:, None]
+    return Batch(memory.x, memory.y, mask.astype(jnp.float32))

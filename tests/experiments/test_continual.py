@@ -139,6 +139,15 @@ def test_a_run_leaves_what_the_contract_names(run, tmp_path):
         assert (tmp_path / f"run/figures/{name}.png").stat().st_size > 5000
 
 
+def test_the_ends_of_the_matrix_give_the_same_metrics(run, tmp_path):
+    flags = ["--algorithm=gem", "--margin=0.1"]
+    _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
+    _, ends = run(*flags, "--matrix=ends", f"--workdir={tmp_path / 'ends'}")
+    assert ends["eval"]["metrics"] == whole["eval"]["metrics"]
+    assert np.isnan(np.load(tmp_path / "ends/eval.npz")["accuracy_matrix"]).sum() == 1
+    assert settled("--dataset=mnist_many_permutations").matrix == "ends"
+
+
 def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, killed_at):
     flags = ["--algorithm=er", "--replay=3", "--capacity=20", "--checkpoint_every=1"]
     _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")

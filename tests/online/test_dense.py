@@ -5,7 +5,8 @@ import pytest
 
 import jmeta
 from jmeta.models.mlp import after_first_layer
-from jmeta.online.dense import dense_look_ahead, dense_steps
+from jmeta.online.dense import dense_look_ahead, dense_past_gradients, dense_steps
+from jmeta.online.gem import one_by_one
 from jmeta.online.mer import steps
 from jmeta.online.meta_replay import look_ahead
 from jmeta.online.state import joined, loss_of
@@ -44,3 +45,24 @@ def test_a_dense_first_layer_takes_the_same_steps():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ours[0], params)
     assert min(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_a_dense_first_layer_has_the_same_past_gradients():
+    random = np.random.default_rng(2)
+    model = jmeta.mlp(widths=(7, 5), outputs=3)
+    x = jnp.asarray(random.normal(size=(4, 3, 6)))
+    params = jax.jit(model.init)(jax.random.key(0), x[0])[0]
+    params, gradient = (
+        jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), params) for _ in range(2)
+    )
+    mask = jnp.asarray([[1.0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 0, 0]])
+    examples = Batch(x, jnp.asarray(random.integers(0, 3, (4, 3))), mask)
+
+    def numbers(past):
+        rows = past.rows(params, examples, past.prepare(examples))
+        return rows.along(gradient), rows.gram(), rows.combine(jnp.asarray([0.5, -1.0, 3.0, 2.0]))
+
+    theirs = jax.jit(lambda: numbers(one_by_one(loss_of(model, jmeta.cross_entropy))))()
+    ours = jax.jit(lambda: numbers(dense_past_gradients(after_first_layer, jmeta.cross_entropy)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs)
+    np.testing.assert_array_equal(np.diagonal(theirs[1]) > 1e-3, [True, True, False, True])

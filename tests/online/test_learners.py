@@ -193,7 +193,7 @@ def test_gem_steps_along_the_projected_gradient(model, stream, as_numpy):
     x, y = stream
     past_x, past_y = x[:3].reshape(12, -1), y[:3].reshape(12)
     ring = [10, 11, 7, 8, 9]  # the last five of the twelve examples of task 0, where the ring put them
-    np.testing.assert_allclose(states[3].memory.x[0], past_x[ring])
+    np.testing.assert_allclose(states[3].memory.examples.x[0], past_x[ring])
     conflicts = 0
     for step in range(6):
         before = as_numpy(states[step].params)

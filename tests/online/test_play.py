@@ -60,6 +60,12 @@ def test_the_accuracy_matrix_is_every_state_on_every_task(problem, model):
             expected = (np.asarray(outputs).argmax(1) == np.asarray(images.test_y)).mean()
             np.testing.assert_allclose(matrix[after, on], expected)
     assert len(set(np.asarray(matrix).ravel().tolist())) > 2
+    ends = jax.jit(lambda kept: play.accuracy_matrix(learner, kept, images, stream, chunk=35, part="ends"))(
+        kept
+    )
+    wanted = np.eye(TASKS, dtype=bool)
+    wanted[-1] = True
+    np.testing.assert_array_equal(ends, np.where(wanted, matrix, np.nan))
 
 
 def test_the_summary_by_hand():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg, optimize
 
-from jmeta.online.projection import nonnegative_quadratic, project
+from jmeta.online.projection import nonnegative_quadratic, project, rows_of
 
 
 def reference(matrix, linear):
@@ -50,7 +50,8 @@ def test_the_projected_gradient_is_the_published_program(margin):
     random = np.random.default_rng(1)
     past, gradient = random.normal(size=(6, 30)), random.normal(size=30)
     active = np.array([True, True, False, True, True, False])
-    ours = project(jnp.asarray(gradient), jnp.asarray(past), jnp.asarray(active), margin=margin)
+    rows = rows_of(jnp.asarray(past), lambda row: row)
+    ours = project(jnp.asarray(gradient), rows, jnp.asarray(active), margin=margin)
     rows = past[active]
     gram = rows @ rows.T + 1e-3 * np.eye(len(rows))
     shift = np.full(len(rows), margin)
@@ -64,6 +65,6 @@ def test_the_projected_gradient_is_the_published_program(margin):
 
 def test_a_gradient_without_conflict_is_left_alone():
     gradient = jnp.asarray([1.0, 2.0])
-    past = jnp.asarray([[1.0, 0.0], [-5.0, -5.0]])
+    past = rows_of(jnp.asarray([[1.0, 0.0], [-5.0, -5.0]]), lambda row: row)
     same = project(gradient, past, jnp.asarray([True, False]), margin=0.5)
     np.testing.assert_array_equal(same, gradient)
