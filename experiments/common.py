@@ -134,6 +134,9 @@ SHARED = {
     "learning_rate_drops": Flag("string", "", "later learning rates as step:rate,step:rate"),
     "weight_decay": Flag("float", 0.0, "added to the gradient of every array (not of scalars such as log T)"),
     "clip_norm": Flag("float", None, "largest global norm of an outer gradient [no limit]"),
+    "skip_nonfinite": Flag(
+        "boolean", False, "leave out updates that are not finite (of several seeds: for that seed) and go on"
+    ),
     "label_smoothing": Flag(
         "float",
         0.0,

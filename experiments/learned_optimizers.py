@@ -59,7 +59,8 @@ def in_tasks(tasks: int, every: int, meta_batch: int) -> dict[str, int]:
 def sine(algorithm: str, **values: Any) -> dict[str, Any]:
     """A preset of 5-shot sine waves: 70,000 tasks, validation every 2,500 on 1,000, test on 2,000."""
     base = {"algorithm": algorithm, "dataset": "sinusoid", "shot": 5, "query": 50, "num_seeds": 30,
-            "validation_tasks": 1000, "eval_tasks": 2000} | _SINE[algorithm] | values  # fmt: skip
+            "validation_tasks": 1000, "eval_tasks": 2000,
+            "skip_nonfinite": True} | _SINE[algorithm] | values  # fmt: skip
     return in_tasks(70000, 2500, base["meta_batch"]) | base
 
 
@@ -132,7 +133,7 @@ FLAGS = (
         "adapt_batch": Flag("integer", 4, "support examples of a step of scratch, finetune and baseline_pp"),
         "pretrain_batch": Flag("integer", 16, "images of a pre-training step of finetune and baseline_pp"),
     }
-    | shared("learning_rate", "learning_rate_drops", "clip_norm", learning_rate=0.001)
+    | shared("learning_rate", "learning_rate_drops", "clip_norm", "skip_nonfinite", learning_rate=0.001)
     | shared("meta_batch", "chunk", "steps", "eval_every", "validation_tasks", "eval_tasks", meta_batch=None)
     | shared("checkpoint_every", "log_every", "max_minutes", "seed", "num_seeds", "init_from", "eval_only")
     | shared("workdir", "preset", "distributed", "precision")
@@ -169,8 +170,9 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
         ("adapt_batch", algorithm not in TRANSFER, "meta-learners adapt on the whole support set"),
         ("pretrain_batch", algorithm not in TRANSFER[1:], f"{algorithm} is not pre-trained"),
         ("meta_batch", algorithm in TRANSFER, "one batch of --pretrain_batch images an update"),
-        ("meta_batch steps eval_every validation_tasks learning_rate learning_rate_drops clip_norm rotations "
-         "augment init_from eval_only", algorithm == "scratch", "scratch trains nothing before its test"),
+        ("meta_batch steps eval_every validation_tasks learning_rate learning_rate_drops clip_norm "
+         "skip_nonfinite rotations augment init_from eval_only", algorithm == "scratch",
+         "scratch trains nothing before its test"),
         ("rotations augment", algorithm in TRANSFER, "pre-training takes the images as they are"),
         ("padded", backbone(settings) != "conv4", "only conv4 may leave padding out"),
     ):  # fmt: skip
@@ -317,6 +319,8 @@ def compose(settings: SimpleNamespace) -> Composition:
         recipe["clamp"] = {"limit": inner_clip(settings), "within": "params"}
     if settings.num_seeds > 1:
         recipe["seeds"] = settings.num_seeds
+    if settings.skip_nonfinite:
+        recipe["skip_nonfinite"] = True
     return Composition(
         recipe=recipe,
         dataset=source,

@@ -66,6 +66,7 @@ _NAMES = {
     "jmeta.outer.optimiser": "optimiser",
     "jmeta.outer.play": "predict",
     "jmeta.outer.seeds": "side_by_side",
+    "jmeta.outer.skipping": "skipping",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

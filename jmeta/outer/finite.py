@@ -37,15 +37,17 @@ def check_steps(
     """Raise NonFiniteError for the first of a dispatch's steps that went wrong.
 
     Args:
-      measured: metrics [step of the dispatch], with [task] or [task, seed] after it; checked are the loss,
-        the gradient norm, and those named `..._ok`, which must be true.
+      measured: metrics [step of the dispatch], with [task] or [task, seed] after it; checked are those named
+        `..._ok`, which must be true, and, but for a learner that leaves such steps out (`skipped` is among
+        its metrics), the loss and the gradient norm.
       finite: what `all_finite` says of the state after the dispatch.
       start, count: the steps taken before and in the dispatch.
       checkpoints: where the run could go back to.
     """
     first: tuple[int, str, int] | None = None  # (step of the dispatch, quantity, task)
     # Causes before effects: of what went wrong in the same step, the first is named.
-    for name in [*(name for name in measured if name.endswith("_ok")), "loss", "gradient_norm"]:
+    numbers = () if "skipped" in measured else ("loss", "gradient_norm")
+    for name in [*(name for name in measured if name.endswith("_ok")), *numbers]:
         if name in measured:
             values = measured[name][:count].reshape(count, -1)
             wrong = np.argwhere(~values.astype(bool) if name.endswith("_ok") else ~np.isfinite(values))

@@ -19,6 +19,7 @@ from jmeta.outer.estimators import clamped
 from jmeta.outer.learner import learner
 from jmeta.outer.optimiser import optimiser
 from jmeta.outer.seeds import seed_keys, side_by_side, take_seed
+from jmeta.outer.skipping import skipping
 from jmeta.types import Adapter, Learner, LearnerState, Memory
 
 
@@ -28,10 +29,12 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter 
     {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
     "chunk": int or None, "input": {"shape": of one example, "dtype": name}}; and where they differ from the
     defaults "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train
-    side by side, "subtasks": how many a continual task has. Of a memory that plays streams "memory" (see
-    `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in the adapter's place.
+    side by side, "skip_nonfinite": True, "subtasks": how many a continual task has. Of a memory that plays
+    streams "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in
+    the adapter's place.
     """
     adapted, made = (_with_memory if "memory" in recipe else _with_adapter)(recipe, mesh)
+    made = skipping(made) if recipe.get("skip_nonfinite") else made
     return adapted, side_by_side(made) if recipe.get("seeds") else made
 
 

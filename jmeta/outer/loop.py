@@ -139,7 +139,8 @@ def fit(
       `Outcome`; the checkpoint of its state is on disk.
 
     Raises:
-      NonFiniteError: naming step, quantity, task, horizon and the checkpoint to go back to.
+      NonFiniteError: naming step, quantity, task, horizon and the checkpoint to go back to; of a learner that
+        leaves such steps out (`jmeta.skipping`) only where an `..._ok` is not true.
       CheckpointError, IdentityError: where checkpoints cannot be used.
       ValueError: for a plan or a `select` that cannot be.
     """
@@ -176,7 +177,7 @@ def fit(
                 line = _line(step, progress, plan.meta_batch) | {"compile_seconds": compile_seconds}
                 outputs.report(line, plan.steps)
             pace = seconds / count
-            progress = _between(outputs, state, step, progress)
+            progress = _between(outputs, state, step, progress, skips="skipped" in measured)
         if checkpoints is not None and checkpoints.latest_step() != step:
             checkpoints.save(step, state, _as_json(progress))
             checkpoints.wait()
@@ -222,8 +223,11 @@ def _compile(
     return compiled, time.monotonic() - begun
 
 
-def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progress) -> Progress:
-    """Log, validate and write a checkpoint where `step` asks for it."""
+def _between(
+    outputs: _Outputs, state: LearnerState, step: int, progress: Progress, *, skips: bool
+) -> Progress:
+    """Log, validate and write a checkpoint where `step` asks for it; the validation of a learner that `skips`
+    may have values that are not finite, which are never the best."""
     plan, checkpoints = outputs.plan, outputs.checkpoints
     if step % plan.log_every == 0 or step == plan.steps:
         outputs.emit(_line(step, progress, plan.meta_batch))
@@ -237,7 +241,8 @@ def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progre
             raise ValueError(
                 f"fit: validation has no metric {outputs.select[0]!r}; it has {', '.join(sorted(metrics))}"
             )
-        check_validation(metrics, step, checkpoints)
+        if not skips:
+            check_validation(metrics, step, checkpoints)
         outputs.emit({"step": step, "split": "validation", **_shown(metrics)})
         progress = progress._replace(best=_better(step, metrics, progress.best, outputs.select))
         if step % plan.eval_every == 0:
@@ -309,8 +314,10 @@ def _added(progress: Progress, measured: Mapping[str, np.ndarray], count: int, s
     window, sums = progress.window, dict(progress.window.sums)
     for name, values in measured.items():
         if not name.endswith("_ok"):
-            means = values.reshape(BUFFER, -1).mean(1, dtype=np.float64)
-            for value in means[:count].tolist():
+            values = values.reshape(BUFFER, -1)[:count].astype(np.float64)
+            if "skipped" in measured:  # the mean of the seeds and tasks that are finite
+                values = np.ma.masked_invalid(values)
+            for value in np.ma.filled(values.mean(1), np.nan).tolist():
                 sums[name] = sums.get(name, 0.0) + value
     window = Window(window.steps + count, window.seconds + seconds, sums)
     return progress._replace(seconds=progress.seconds + seconds, window=window)
@@ -330,8 +337,8 @@ def _better(
 ) -> dict[str, Any]:
     """The best so far, {"step", "metrics"} of numbers, or of lists with an entry for each seed."""
     name, direction = select
-    gain = np.asarray(metrics[name]) - (np.nan if best is None else np.asarray(best["metrics"][name]))
-    better = np.isnan(gain) | (gain > 0 if direction == "max" else gain < 0)
+    now, before = np.asarray(metrics[name]), np.asarray(np.nan if best is None else best["metrics"][name])
+    better = np.isnan(before) | (now > before if direction == "max" else now < before)
 
     def renewed(now: Any, before: Any) -> Any:
         return np.where(better, now, np.asarray(now) if best is None else before).tolist()
