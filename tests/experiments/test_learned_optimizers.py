@@ -180,3 +180,10 @@ def test_the_study_draws_its_figure(figure, tmp_path):
     wanted = "figure" + figure.replace(".", "_")
     points = {name: point for name in learned_optimizers.EXPERIMENT.presets if name.startswith(wanted)}
     assert sine_study.draw(points, tmp_path / "study.png", figure).stat().st_size > 10000
+
+
+def test_a_task_that_overflowed_counts_as_the_largest_loss_in_a_median():
+    from experiments.run import _by_seed
+
+    found = _by_seed(np.array([[1.0, np.nan], [2.0, 1.0], [3.0, 2.0]]))
+    assert found["median"] == [2.0, 2.0] and found["of_medians"]["mean"] == 2.0
