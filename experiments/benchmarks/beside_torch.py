@@ -11,11 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from experiments.common import Flag, UsageError, write_json
 
-Line = tuple[
-    Callable[[], float], dict[str, Any]
-]  # seconds of a dispatch of steps, and facts about the program
+# Seconds of a dispatch of steps, by the clock and of all processors together; and facts about the program.
+Line = tuple[Callable[[], tuple[float, float]], dict[str, Any]]
 
 
 def jmeta_line(step: Callable[[Any, Any], Any], settings: SimpleNamespace, state: Any, tasks: Any) -> Line:
@@ -34,10 +35,10 @@ def jmeta_line(step: Callable[[Any, Any], Any], settings: SimpleNamespace, state
         "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
     }
 
-    def measure() -> float:
-        begin = time.perf_counter()
+    def measure() -> tuple[float, float]:
+        begin = time.perf_counter(), time.process_time()
         jax.block_until_ready(program(settings.dispatch, state, tasks))
-        return time.perf_counter() - begin
+        return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
     return measure, facts
 
@@ -46,7 +47,7 @@ def torch_line(settings: SimpleNamespace, script: Path) -> Line:
     """PyTorch's line, in a process that runs `script` and waits between the rounds.
 
     The script reads the settings as a line of JSON, prints its version, and for each further line takes a
-    step and prints its seconds.
+    step and prints its seconds, by the clock and of all processors.
     """
     command = [settings.torch_python, str(script)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -63,27 +64,38 @@ def torch_line(settings: SimpleNamespace, script: Path) -> Line:
         return answer
 
     facts = {"version": ask(json.dumps(vars(settings))).strip()}
-    return lambda: sum(float(ask("")) for _ in range(settings.dispatch)), facts
+
+    def measure() -> tuple[float, float]:
+        steps = [[float(part) for part in ask("").split()] for _ in range(settings.dispatch)]
+        clock, processors = (sum(part) for part in zip(*steps))
+        return clock, processors
+
+    return measure, facts
 
 
 def compare(settings: SimpleNamespace, lines: dict[str, Line]) -> int:
-    """Take `rounds` rounds in turns after one that does not count; print, and write --output."""
+    """Take `rounds` rounds in turns after one that does not count; print, and write --output.
+
+    The ratio of the processors' time, which other work on the machine disturbs less, stands beside that of
+    the clock's.
+    """
     for measure, _ in lines.values():  # the first round pays for allocations
         measure()
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
     for _ in range(settings.rounds):
         for name, (measure, _) in lines.items():
             seconds[name].append(measure())
 
     report: dict[str, Any] = {"setting": vars(settings), "lines": {}}
     for name, (_, facts) in lines.items():
-        rates = [settings.meta_batch * settings.dispatch / s for s in seconds[name]]
+        rates = [settings.meta_batch * settings.dispatch / clock for clock, _ in seconds[name]]
         report["lines"][name] = {**facts, "tasks_per_second": rates}
         print(f"{name:8}{statistics.median(rates):6.2f} tasks/s, best {max(rates):.2f}  {facts}")
     if "pytorch" in lines:
-        ratios = [theirs / ours for ours, theirs in zip(seconds["jmeta"], seconds["pytorch"])]
-        report["ratio"] = statistics.median(ratios)
-        print(f"jmeta / pytorch {report['ratio']:.2f} (rounds from {min(ratios):.2f} to {max(ratios):.2f})")
+        rounds = np.array(seconds["pytorch"]) / np.array(seconds["jmeta"])
+        for name, ratios in zip(("ratio", "ratio_of_processor_time"), rounds.T):
+            report[name] = float(np.median(ratios))
+            print(f"{name}: {report[name]:.2f} (rounds from {ratios.min():.2f} to {ratios.max():.2f})")
     if settings.output:
         write_json(Path(settings.output), report)
     return 0

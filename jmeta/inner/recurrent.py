@@ -30,7 +30,7 @@ def unroll(
       memory: the learner; params, state: as its `init` returned them.
       stream: `x` [time, ...] and `feedback` [time]; `y` is not looked at.
       remat_every: keep the carry of every so many steps for the reverse pass and recompute the others; None
-        keeps everything.
+        keeps every carry and matrix product.
       truncate_every: cut the gradient through the carry at every so many steps; None never.
       carry: where to begin, by default the memory's own start.
       train: for the memory's `prepare`; key: for its noise.
@@ -86,9 +86,11 @@ def unroll_with_state(
 def _scan(
     step: Callable[..., Any], carry: PyTree, inputs: PyTree, time: int, remat_every: int | None
 ) -> tuple[PyTree, PyTree]:
-    """A scan over time whose reverse pass keeps the carry of every `remat_every` steps."""
+    """A scan over time whose reverse pass keeps the carry of every `remat_every` steps, or of every step with
+    the results of its matrix products: what lies between those is cheaper to compute again than to keep."""
     if remat_every is None:
-        return jax.lax.scan(step, carry, inputs)
+        products = jax.checkpoint_policies.dots_saveable
+        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False, policy=products), carry, inputs)
 
     @jax.checkpoint
     def segment(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
