@@ -14,100 +14,37 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from experiments.common import Experiment, Flag, UsageError, launch, parse_drops, shared, without
+from experiments.learned_optimizers_presets import (
+    META_LEARNERS,
+    OTHER_DATA,
+    PAPER_NAMES,
+    TRANSFER,
+    own_settings,
+    presets,
+)
+from experiments.learned_optimizers_presets import in_tasks as in_tasks
 
 if TYPE_CHECKING:
     from experiments.run import Composition
     from jmeta.data.source import Dataset
 
-META_LEARNERS = ("maml", "fomaml", "meta_lstm", "meta_lstm_enhanced", "turtle", "turtle_first_order")
-TRANSFER = ("scratch", "finetune", "baseline_pp")
 TASK_SEED = 1337  # the authors'
-PAPER_NAMES = dict(zip(
-    META_LEARNERS + TRANSFER,
-    ("MAML", "FO-MAML", "Meta-learner LSTM", "Enhanced LSTM", "TURTLE", "FO-TURTLE", "TrainFromScratch",
-     "Finetuning", "Baseline++"),
-))  # fmt: skip
-
-# Meta-batch and inner steps where no flag says otherwise.
-_IMAGES: dict[str, dict[str, Any]] = {
-    "maml": {"meta_batch": 4, "inner_steps": 5, "test_inner_steps": 10},
-    "fomaml": {"meta_batch": 4, "inner_steps": 5, "test_inner_steps": 10},
-    "meta_lstm": {"meta_batch": 1, "inner_steps": 12},
-    "meta_lstm_enhanced": {"meta_batch": 1, "inner_steps": 8},
-    "turtle": {"meta_batch": 2, "inner_steps": 5},
-    "turtle_first_order": {"meta_batch": 2, "inner_steps": 5},
-    "scratch": {"meta_batch": 1, "inner_steps": 100, "inner_lr": 0.001, "steps": 0, "norm": "batch"},
-} | dict.fromkeys(
-    ("finetune", "baseline_pp"), {"meta_batch": 1, "inner_steps": 100, "inner_lr": 0.001, "norm": "running"}
-)
-_SINE = _IMAGES | {
-    "maml": {"meta_batch": 4, "inner_steps": 5},
-    "fomaml": {"meta_batch": 4, "inner_steps": 5},
-    "meta_lstm": {"meta_batch": 1, "inner_steps": 8},
-}
 _TURTLE_INPUTS = "gradient,gradient_history"
-_OTHER = {"mini_imagenet": "cub", "cub": "mini_imagenet"}
-
-
-def in_tasks(tasks: int, every: int, meta_batch: int) -> dict[str, int]:
-    """A budget and a period, both counted in tasks, as outer updates."""
-    period = every // meta_batch
-    return {"steps": tasks // meta_batch, "eval_every": period, "checkpoint_every": period,
-            "log_every": max(period // 5, 1)}  # fmt: skip
-
-
-def sine(algorithm: str, **values: Any) -> dict[str, Any]:
-    """A preset of 5-shot sine waves: 70,000 tasks, validation every 2,500 on 1,000, test on 2,000."""
-    base = {"algorithm": algorithm, "dataset": "sinusoid", "shot": 5, "query": 50, "num_seeds": 30,
-            "validation_tasks": 1000, "eval_tasks": 2000,
-            "skip_nonfinite": True} | _SINE[algorithm] | values  # fmt: skip
-    return in_tasks(70000, 2500, base["meta_batch"]) | base
-
-
-def images(algorithm: str, dataset: str, shot: int) -> dict[str, Any]:
-    """A preset of 5-way images: 60,000 tasks (1-shot) or 40,000 (5-shot), 600 to validate and to test on."""
-    base = {"algorithm": algorithm, "dataset": dataset, "shot": shot, "query": 16, "num_seeds": 5,
-            "padded": False, "validation_tasks": 600, "eval_tasks": 600}  # fmt: skip
-    own = dict(_IMAGES[algorithm])
-    if algorithm == "meta_lstm" and shot == 5:
-        own["inner_steps"] = 5
-    if algorithm in ("maml", "fomaml") and shot == 5:
-        own["meta_batch"] = 2
-    return in_tasks(60000 if shot == 1 else 40000, 2500, own["meta_batch"]) | base | own
-
-
-def _presets() -> dict[str, dict[str, Any]]:
-    """Every row of Tables 3.1 and 3.4, every point of Figure 3.2 and every bar of Figure 3.3."""
-    presets: dict[str, dict[str, Any]] = {}
-    for data, other in _OTHER.items():
-        for shot in (1, 5):
-            for algorithm in META_LEARNERS + TRANSFER:
-                row = images(algorithm, data, shot)
-                presets[f"table3_1_{data}_{shot}shot_{algorithm}"] = row
-                crossed = {"dataset": other} | ({} if algorithm == "scratch" else {"eval_only": True})
-                presets[f"table3_4_{data}_to_{other}_{shot}shot_{algorithm}"] = row | crossed
-    for steps in (1, 5, 10):
-        for algorithm in ("maml", "fomaml"):
-            presets[f"figure3_2_{algorithm}_{steps}steps"] = sine(algorithm, inner_steps=steps, num_seeds=5)
-        for algorithm in ("turtle", "turtle_first_order"):
-            for depth in range(1, 7):
-                presets[f"figure3_2_{algorithm}_{steps}steps_{depth}layers"] = sine(
-                    algorithm, inner_steps=steps, hidden_layers=depth, inputs="gradient",
-                    learn_rates=False, num_seeds=5,
-                )  # fmt: skip
-    for algorithm in META_LEARNERS:
-        presets[f"figure3_3_{algorithm}"] = sine(algorithm)
-    return presets
-
+_SMALLEST_UNPADDED = 46  # height and width of which conv4 without padding leaves something
 
 FLAGS = (
     {"algorithm": Flag("enum", "turtle", "what is meta-trained", META_LEARNERS + TRANSFER)}
     | shared("dataset", "data_dir", "split", "download", "image_size", "rotations", "augment",
              dataset="sinusoid")
     | shared("way", "shot", "query", "backbone", "filters", "drop_block", "global_pool", "norm", shot=5,
-             filters=None)
+             query=None, filters=None)
     | {
-        "padded": Flag("boolean", True, "convolve conv4 with zeros outside; the paper's 84x84 runs do not"),
+        "padded": Flag(
+            "boolean",
+            None,
+            "convolve conv4 with zeros outside [not on the paper's data, mini_imagenet and cub, unless they "
+            f"are smaller than {_SMALLEST_UNPADDED}x{_SMALLEST_UNPADDED}]",
+        ),
         "hidden_layers": Flag("integer", 5, "hidden layers of TURTLE's network"),
         "hidden_units": Flag("integer", 20, "units of TURTLE's layers, or of the LSTM"),
         "inputs": Flag(
@@ -145,7 +82,13 @@ FLAGS["order"] = FLAGS["order"]._replace(
 FLAGS["inner_lr"] = FLAGS["inner_lr"]._replace(help="rate of maml [0.01] or of the baselines' Adam [0.001]")
 FLAGS["filters"] = FLAGS["filters"]._replace(help="channels of conv4 [64]; width of mlp [40]")
 for _name in ("inner_steps", "meta_batch"):
-    FLAGS[_name] = FLAGS[_name]._replace(help=f"{FLAGS[_name].help} [the algorithm's own, see the presets]")
+    FLAGS[_name] = FLAGS[_name]._replace(
+        help=f"{FLAGS[_name].help} [the algorithm's own for the data and --shot, see the presets]"
+    )
+FLAGS["test_inner_steps"] = FLAGS["test_inner_steps"]._replace(
+    help="inner gradient steps at evaluation [as in training; maml and fomaml on images: 10]"
+)
+FLAGS["query"] = FLAGS["query"]._replace(help="query examples [16 of a class of images, 15 of a wave]")
 FLAGS["dataset"] = without(FLAGS["dataset"], "features")
 FLAGS["norm"] = FLAGS["norm"]._replace(choices=("batch", "support", "running"))
 FLAGS["backbone"] = FLAGS["backbone"]._replace(choices=("conv4", "resnet12", "mlp"))
@@ -182,15 +125,16 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
 
 
 def settle(settings: SimpleNamespace) -> SimpleNamespace:
-    """The settings with the algorithm's own values where no flag gave any.
+    """The settings with the algorithm's own values for the data and the shot where no flag gave any.
 
     Raises UsageError for an algorithm that cannot do regression.
     """
-    algorithm = settings.algorithm
-    if algorithm in TRANSFER and settings.dataset == "sinusoid":
+    algorithm, sine = settings.algorithm, settings.dataset == "sinusoid"
+    if algorithm in TRANSFER and sine:
         raise UsageError(f"--algorithm={algorithm} classifies images; give --dataset=cifar_fs or so")
-    sine = settings.dataset == "sinusoid"
-    own = {"inner_lr": 0.01, "filters": 40 if sine else 64} | (_SINE if sine else _IMAGES)[algorithm]
+    as_published = settings.dataset in OTHER_DATA and (settings.image_size or 84) >= _SMALLEST_UNPADDED
+    own = {"inner_lr": 0.01, "filters": 40 if sine else 64, "query": 15, "padded": not as_published}
+    own |= own_settings(algorithm, sine=sine, shot=settings.shot)
     fixed = ("steps", "norm") if algorithm in TRANSFER else ()
     given = {name: value for name, value in vars(settings).items() if value is not None and name not in fixed}
     return SimpleNamespace(**vars(settings) | own | given)
@@ -299,8 +243,10 @@ def compose(settings: SimpleNamespace) -> Composition:
     from jmeta.report.published import row_for
 
     source = tasks.open_dataset(settings)
-    if not settings.padded and min(source.info.shape[:2]) < 46:
-        raise UsageError(f"--nopadded needs images of 46x46 or more, these are {source.info.shape[:2]}")
+    size = source.info.shape[:2]
+    if not settings.padded and min(size) < _SMALLEST_UNPADDED:
+        least = f"{_SMALLEST_UNPADDED}x{_SMALLEST_UNPADDED}"
+        raise UsageError(f"--nopadded needs images of {least} or more, these are {size[0]}x{size[1]}")
     algorithm, regression = settings.algorithm, settings.dataset == "sinusoid"
     lstm = algorithm.startswith("meta_lstm")
     recipe = {
@@ -329,7 +275,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         published=row_for(
             paper="turtle", dataset=settings.dataset, method=PAPER_NAMES[algorithm],
             backbone=tasks.backbone(settings), way=settings.way, shot=settings.shot,
-            variant=f"from {_OTHER.get(settings.dataset)}" if settings.eval_only else None,
+            variant=f"from {OTHER_DATA.get(settings.dataset)}" if settings.eval_only else None,
         ),
         task_seed=TASK_SEED,
     )  # fmt: skip
@@ -342,7 +288,7 @@ def run(settings: SimpleNamespace) -> int:
     return skeleton.run("learned_optimizers", settle(settings), compose)
 
 
-EXPERIMENT = Experiment("learned_optimizers", __doc__ or "", FLAGS, _presets(), run, stray)
+EXPERIMENT = Experiment("learned_optimizers", __doc__ or "", FLAGS, presets(), run, stray)
 
 if __name__ == "__main__":
     launch(EXPERIMENT)
