@@ -152,10 +152,10 @@ SHARED = {
     "truncate_every": Flag("integer", None, "steps between cuts of the gradient through time [never]"),
 }
 
-# Flags that say where, how long or how often, and change no number.
+# Flags that say where, how long or how often, and change no number (of a run that stays finite).
 _WITHOUT_IDENTITY = {
     "steps", "workdir", "data_dir", "preset", "max_minutes", "checkpoint_every", "log_every", "distributed",
-    "download", "chunk",
+    "download", "chunk", "skip_nonfinite",
 }  # fmt: skip
 
 _DEFINE = {

@@ -147,6 +147,7 @@ def _train(
         eval_every=settings.eval_every if made.validation else 0,
         checkpoint_every=settings.checkpoint_every,
         deadline=deadline,
+        allow_nonfinite=getattr(settings, "skip_nonfinite", False),
     )
     compile_seconds = 0.0
     with contextlib.closing(MetricsLog(workdir)) as log:
@@ -172,11 +173,12 @@ def _train(
 def _test(
     learner: Learner, state: LearnerState, made: Composition, settings: SimpleNamespace
 ) -> dict[str, np.ndarray]:
-    """Per-task metrics of the test tasks."""
+    """Per-task metrics of the test tasks. Raises NonFiniteError where one is not finite, unless the flags
+    leave such updates out of training."""
     values = evaluate(learner, state, made.test, num_tasks=settings.eval_tasks, key=jax.random.key(TEST_SEED))
     for name, value in values.items():
         bad = ~value.astype(bool) if name.endswith("_ok") else ~np.isfinite(value)
-        if bad.any():
+        if bad.any() and not getattr(settings, "skip_nonfinite", False):
             task, *seed = np.argwhere(bad)[0].tolist()
             where = f"task {task}" + (f", seed {seed[0]}" if seed else "")
             horizon = f" (horizon {values['horizon'][task]:.4g})" if "horizon" in values else ""
@@ -378,6 +380,11 @@ def _results(
                 for metric, value in reported.items()
             },
             "seeds": {metric: _by_seed(value) for metric, value in reported.items()} if by_seed else None,
+            "not_finite": {
+                metric: np.count_nonzero(~np.isfinite(value), axis=0).tolist()
+                for metric, value in reported.items()
+                if not np.isfinite(value).all()
+            },
         },
         "best": outcome.best,
         "learned": made.learned(state),
@@ -387,7 +394,7 @@ def _results(
 
 def _by_seed(values: np.ndarray) -> dict[str, Any]:
     """Of [task, seed]: each seed's mean and median over the tasks, and the summary of the medians, for which
-    a task that was adapted to numbers that are not finite has the largest loss there is."""
+    a loss that is not a number is the largest there is."""
     medians = np.median(np.where(np.isnan(values), np.inf, values), axis=0)
     return {
         "mean": values.mean(0).tolist(),

@@ -11,16 +11,14 @@ python -m experiments.benchmarks.sine_study --figure=3.3 [--num_seeds=30] [--tas
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from experiments import learned_optimizers
-from experiments.benchmarks.rows import play_all
-from experiments.common import Experiment, Flag, launch, parse, shared, write_json
+from experiments.benchmarks.rows import play, play_all
+from experiments.common import Experiment, Flag, UsageError, launch, shared, write_json
 
 SERIES = {"turtle": "TURTLE", "turtle_first_order": "first-order TURTLE", "maml": "MAML", "fomaml": "FOMAML"}
 
@@ -29,14 +27,20 @@ def run(settings: SimpleNamespace) -> int:
     """Run every point, print the table, draw."""
     wanted = "figure" + settings.figure.replace(".", "_")
     presets = [name for name in learned_optimizers.EXPERIMENT.presets if name.startswith(wanted)]
-    run_one = functools.partial(play, settings)
-    status, found = play_all(presets, run_one, Path(settings.output), settings.max_minutes)
+    if settings.num_seeds < 2:
+        raise UsageError(f"--num_seeds={settings.num_seeds}; expected at least 2, for intervals over seeds")
+
+    def play_one(preset: str, workdir: Path, minutes: float | None) -> int:
+        lengths = learned_optimizers.in_tasks(settings.tasks, 2500, meta_batch(preset))
+        flags = " ".join(f"--{name}={value}" for name, value in lengths.items())
+        flags += f" --num_seeds={settings.num_seeds}"
+        return play("learned_optimizers", flags, preset, workdir, minutes)
+
+    status, found = play_all(presets, play_one, Path(settings.output), settings.max_minutes)
     if status:
         return status
     points = {
-        preset: measured(results)
-        for preset, results in found.items()
-        if results["steps"] * meta_batch(preset) >= settings.tasks
+        preset: measured(results) for preset, results in found.items() if whole(preset, results, settings)
     }
     print(f"{'run':<52}{'mean':>9}{'median':>9}{'ci95':>8}")
     for preset, point in points.items():
@@ -52,16 +56,10 @@ def run(settings: SimpleNamespace) -> int:
     return 0
 
 
-def play(settings: SimpleNamespace, preset: str, workdir: Path, minutes: float | None) -> int:
-    """One run, as its entry point would make it, and its exit status; its results go to standard error."""
-    batch = meta_batch(preset)
-    values = learned_optimizers.in_tasks(settings.tasks, 2500, batch)
-    arguments = [f"--{name}={value}" for name, value in values.items()]
-    arguments += [f"--preset={preset}", f"--num_seeds={settings.num_seeds}", f"--workdir={workdir}"]
-    if minutes is not None:
-        arguments.append(f"--max_minutes={minutes}")
-    with contextlib.redirect_stdout(sys.stderr):
-        return learned_optimizers.run(parse(learned_optimizers.EXPERIMENT, ["", *arguments]))
+def whole(preset: str, results: dict[str, Any], settings: SimpleNamespace) -> bool:
+    """Whether a run has seen all its tasks."""
+    lengths = learned_optimizers.in_tasks(settings.tasks, 2500, meta_batch(preset))
+    return results["steps"] >= lengths["steps"]
 
 
 def meta_batch(preset: str) -> int:
@@ -116,5 +114,7 @@ FLAGS = {
     "output": Flag("string", "runs/sine_study", "folder of the runs, the table and the figure"),
 } | shared("num_seeds", "max_minutes", num_seeds=30)
 
+EXPERIMENT = Experiment("benchmarks.sine_study", __doc__ or "", FLAGS, {}, run)
+
 if __name__ == "__main__":
-    launch(Experiment("benchmarks.sine_study", __doc__ or "", FLAGS, {}, run))
+    launch(EXPERIMENT)

@@ -33,20 +33,21 @@ def check_steps(
     start: int,
     count: int,
     checkpoints: Checkpoints | None,
+    *,
+    allow: bool = False,
 ) -> None:
     """Raise NonFiniteError for the first of a dispatch's steps that went wrong.
 
     Args:
       measured: metrics [step of the dispatch], with [task] or [task, seed] after it; checked are those named
-        `..._ok`, which must be true, and, but for a learner that leaves such steps out (`skipped` is among
-        its metrics), the loss and the gradient norm.
+        `..._ok`, which must be true, and the loss and the gradient norm unless `allow`.
       finite: what `all_finite` says of the state after the dispatch.
       start, count: the steps taken before and in the dispatch.
       checkpoints: where the run could go back to.
     """
     first: tuple[int, str, int] | None = None  # (step of the dispatch, quantity, task)
     # Causes before effects: of what went wrong in the same step, the first is named.
-    numbers = () if "skipped" in measured else ("loss", "gradient_norm")
+    numbers = () if allow else ("loss", "gradient_norm")
     for name in [*(name for name in measured if name.endswith("_ok")), *numbers]:
         if name in measured:
             values = measured[name][:count].reshape(count, -1)

@@ -36,7 +36,9 @@ class Plan(NamedTuple):
     `eval_every` 0 never validates. `max_minutes` counts from the call of `fit`; `deadline` is a value of
     `time.monotonic()`; both stop in good order. A dispatch takes about `dispatch_seconds`, which is also how
     late a signal may be heard; no number depends on it. Training ends once more than `patience` validations
-    in a row have brought nothing better (to any seed); None goes on.
+    in a row have brought nothing better (to any seed); None goes on. With `allow_nonfinite` a loss, gradient
+    or validation that is not finite does not end training: for a learner that leaves such updates out
+    (`jmeta.skipping`).
     """
 
     steps: int
@@ -48,6 +50,7 @@ class Plan(NamedTuple):
     deadline: float | None = None
     dispatch_seconds: float = 2.0
     patience: int | None = None
+    allow_nonfinite: bool = False
 
 
 class Outcome(NamedTuple):
@@ -139,8 +142,7 @@ def fit(
       `Outcome`; the checkpoint of its state is on disk.
 
     Raises:
-      NonFiniteError: naming step, quantity, task, horizon and the checkpoint to go back to; of a learner that
-        leaves such steps out (`jmeta.skipping`) only where an `..._ok` is not true.
+      NonFiniteError: naming step, quantity, task, horizon and the checkpoint to go back to.
       CheckpointError, IdentityError: where checkpoints cannot be used.
       ValueError: for a plan or a `select` that cannot be.
     """
@@ -170,14 +172,14 @@ def fit(
             state, measured, finite = advance(state, *inputs, np.int32(count))
             measured, finite = jax.device_get((measured, finite))
             seconds = time.monotonic() - begun
-            check_steps(measured, finite, step, count, checkpoints)
+            check_steps(measured, finite, step, count, checkpoints, allow=plan.allow_nonfinite)
             step += count
             progress = _added(progress, measured, count, seconds)
             if pace is None:  # a sign of life, and how long compiling took
                 line = _line(step, progress, plan.meta_batch) | {"compile_seconds": compile_seconds}
                 outputs.report(line, plan.steps)
             pace = seconds / count
-            progress = _between(outputs, state, step, progress, skips="skipped" in measured)
+            progress = _between(outputs, state, step, progress)
         if checkpoints is not None and checkpoints.latest_step() != step:
             checkpoints.save(step, state, _as_json(progress))
             checkpoints.wait()
@@ -223,11 +225,8 @@ def _compile(
     return compiled, time.monotonic() - begun
 
 
-def _between(
-    outputs: _Outputs, state: LearnerState, step: int, progress: Progress, *, skips: bool
-) -> Progress:
-    """Log, validate and write a checkpoint where `step` asks for it; the validation of a learner that `skips`
-    may have values that are not finite, which are never the best."""
+def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progress) -> Progress:
+    """Log, validate and write a checkpoint where `step` asks for it."""
     plan, checkpoints = outputs.plan, outputs.checkpoints
     if step % plan.log_every == 0 or step == plan.steps:
         outputs.emit(_line(step, progress, plan.meta_batch))
@@ -241,7 +240,7 @@ def _between(
             raise ValueError(
                 f"fit: validation has no metric {outputs.select[0]!r}; it has {', '.join(sorted(metrics))}"
             )
-        if not skips:
+        if not plan.allow_nonfinite:
             check_validation(metrics, step, checkpoints)
         outputs.emit({"step": step, "split": "validation", **_shown(metrics)})
         progress = progress._replace(best=_better(step, metrics, progress.best, outputs.select))
@@ -314,10 +313,7 @@ def _added(progress: Progress, measured: Mapping[str, np.ndarray], count: int, s
     window, sums = progress.window, dict(progress.window.sums)
     for name, values in measured.items():
         if not name.endswith("_ok"):
-            values = values.reshape(BUFFER, -1)[:count].astype(np.float64)
-            if "skipped" in measured:  # the mean of the seeds and tasks that are finite
-                values = np.ma.masked_invalid(values)
-            for value in np.ma.filled(values.mean(1), np.nan).tolist():
+            for value in _finite_mean(values.reshape(BUFFER, -1)[:count], axis=1).tolist():
                 sums[name] = sums.get(name, 0.0) + value
     window = Window(window.steps + count, window.seconds + seconds, sums)
     return progress._replace(seconds=progress.seconds + seconds, window=window)
@@ -349,10 +345,17 @@ def _better(
 
 
 def _shown(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A validation for the log: of several seeds the mean, and under <metric>_by_seed each seed's."""
-    means = {name: float(np.mean(value)) for name, value in metrics.items()}
+    """A validation for the log: of several seeds the mean of the finite ones, and under <metric>_by_seed each
+    seed's."""
+    means = {name: float(_finite_mean(value)) for name, value in metrics.items()}
     by_seed = {f"{name}_by_seed": np.asarray(value) for name, value in metrics.items() if np.ndim(value)}
     return means | {name: value.tolist() for name, value in by_seed.items()}
+
+
+def _finite_mean(values: Any, axis: int | None = None) -> np.ndarray:
+    """The mean of the values that are finite, NaN where none is."""
+    mean = np.ma.masked_invalid(np.asarray(values, np.float64)).mean(axis)
+    return np.ma.filled(mean, np.nan)
 
 
 def _check(outputs: _Outputs) -> None:

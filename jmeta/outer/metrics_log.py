@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,15 @@ class MetricsLog:
         )
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl and its numbers, but no lists, to the events as <split>/<metric>."""
+        """Append a line to metrics.jsonl, with null for what is not finite, and its finite numbers, but no
+        lists, to the events as <split>/<metric>."""
         if self._file is None:
             return
-        self._file.write(json.dumps(line) + "\n")
+        line = {name: _with_null(value) for name, value in line.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in line.items():
-            if name not in ("step", "split") and not isinstance(value, list):
+            if name not in ("step", "split") and isinstance(value, int | float):
                 self._events.add_scalar(f"{line['split']}/{name}", value, line["step"])
         self._events.flush()
 
@@ -60,6 +63,12 @@ class MetricsLog:
             self._file.close()
             self._events.close()
             self._file = self._events = None
+
+
+def _with_null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_null(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

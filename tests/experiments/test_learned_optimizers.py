@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,8 +183,43 @@ def test_the_study_draws_its_figure(figure, tmp_path):
     assert sine_study.draw(points, tmp_path / "study.png", figure).stat().st_size > 10000
 
 
-def test_a_task_that_overflowed_counts_as_the_largest_loss_in_a_median():
-    from experiments.run import _by_seed
+def test_a_test_task_that_overflowed_counts_as_the_largest_loss_where_updates_are_skipped(monkeypatch):
+    from experiments import run
+    from jmeta.outer.finite import NonFiniteError
 
-    found = _by_seed(np.array([[1.0, np.nan], [2.0, 1.0], [3.0, 2.0]]))
+    values = {"squared_error": np.array([[1.0, np.nan], [2.0, 1.0], [3.0, 2.0]])}
+    monkeypatch.setattr(run, "evaluate", lambda *arguments, **options: values)
+    made = SimpleNamespace(test=None)
+    skips = SimpleNamespace(eval_tasks=3, skip_nonfinite=True)
+    found = run._by_seed(run._test(None, None, made, skips)["squared_error"])
     assert found["median"] == [2.0, 2.0] and found["of_medians"]["mean"] == 2.0
+    with pytest.raises(NonFiniteError, match="squared_error is nan on 1 of 6 tasks, first on task 0, seed 1"):
+        run._test(None, None, made, SimpleNamespace(eval_tasks=3, skip_nonfinite=False))
+
+
+def test_the_study_leaves_out_a_point_that_fails_and_one_that_is_not_whole(monkeypatch, tmp_path, capsys):
+    def play(experiment, flags, preset, workdir, minutes):
+        assert experiment == "learned_optimizers" and "--num_seeds=2" in flags
+        if preset == "figure3_3_turtle":
+            return 3
+        steps = int(dict(flag.split("=") for flag in flags.split())["--steps"])
+        by_seed = {"mean": [0.4, 0.6], "of_medians": {"mean": 0.3, "ci95": 0.1, "median": 0.3}}
+        results = {
+            "steps": steps - (preset == "figure3_3_fomaml"),
+            "eval": {"seeds": {"squared_error": by_seed}},
+            "best": {"metrics": {"squared_error": [0.5, 0.7]}},
+            "train": {"seconds": 1.0},
+        }
+        workdir.mkdir(parents=True)
+        (workdir / "results.json").write_text(json.dumps(results))
+        return 0
+
+    monkeypatch.setattr(sine_study, "play", play)
+    flags = ["", "--figure=3.3", "--num_seeds=2", "--tasks=20001", f"--output={tmp_path}"]
+    assert sine_study.run(parse(sine_study.EXPERIMENT, flags)) == 0
+    found = json.loads((tmp_path / "study_3_3.json").read_text())["points"]
+    assert found.keys() == {f"figure3_3_{name}" for name in ("maml", "meta_lstm", "meta_lstm_enhanced",
+                                                             "turtle_first_order")}  # fmt: skip
+    assert "figure3_3_turtle: failed, exit status 3" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--num_seeds=1"):
+        sine_study.run(parse(sine_study.EXPERIMENT, ["", "--num_seeds=1"]))

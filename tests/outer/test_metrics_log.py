@@ -29,6 +29,12 @@ def test_lines_return_as_written_and_at_once(tmp_path):
     log.close()
 
 
+def test_what_is_not_finite_is_null(tmp_path):
+    log = write(tmp_path, 0, line(1, error=float("inf"), by_seed=[1.0, float("nan")]))
+    assert read_metrics(log.path) == [line(1, error=None, by_seed=[1.0, None])]
+    log.close()
+
+
 @pytest.mark.parametrize("torn", ["", '{"step": 9, "spl', '{"step": 9}', "\x00\x00"])
 def test_a_resumed_log_is_cut_back_and_goes_on(tmp_path, torn):
     log = write(tmp_path, 0, *(line(step) for step in (2, 4, 6, 8)))

@@ -50,7 +50,7 @@ def test_each_seed_leaves_out_its_own_steps():
 def test_a_run_goes_on_beside_a_lost_seed():
     """The run ends, its log and its bests are those of the other seeds."""
 
-    def run(made):
+    def run(made, allow):
         state = made.init(seed_keys(0, 3), jnp.zeros((1, 3), jnp.float32))
         rates = state.meta["log_rate"].at[1].set(200)  # whose exponential is infinite
         state = state._replace(meta={**state.meta, "log_rate": rates})
@@ -60,17 +60,20 @@ def test_a_run_goes_on_beside_a_lost_seed():
             return {"loss": np.asarray(measured["loss"]).mean(0)}
 
         lines = []
+        plan = Plan(4, 6, 2, 2, 4, allow_nonfinite=allow)
         outcome = fit(
-            made, toy_run.sampler(), state, Plan(4, 6, 2, 2, 4), key=jax.random.key(1), validate=validate,
+            made, toy_run.sampler(), state, plan, key=jax.random.key(1), validate=validate,
             select=("loss", "min"), report=lambda line, steps: lines.append(line),
         )  # fmt: skip
         return outcome, lines
 
-    outcome, lines = run(side_by_side(skipping(toy_run.make())))
+    outcome, lines = run(side_by_side(skipping(toy_run.make())), True)
     train = [line for line in lines if line["split"] == "train"]
     assert outcome.reason == "done" and all(np.isfinite(line["loss"]) for line in train)
     np.testing.assert_allclose(train[-1]["skipped"], 1 / 3)
+    validated = [line for line in lines if line["split"] == "validation"][-1]
+    np.testing.assert_allclose(validated["loss"], np.mean(np.array(validated["loss_by_seed"])[[0, 2]]))
     np.testing.assert_array_equal(np.isfinite(outcome.best["metrics"]["loss"]), [True, False, True])
     assert outcome.best["step"][0] == outcome.best["step"][2] == 4
     with pytest.raises(NonFiniteError, match=r"loss of task 0, seed 1 .*is nan"):
-        run(side_by_side(toy_run.make()))
+        run(side_by_side(toy_run.make()), False)
