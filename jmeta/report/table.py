@@ -21,6 +21,8 @@ _COLUMNS = (
     "paper_method", "paper_mean", "paper_ci95", "difference", "difference_ci95", "note",
 )  # fmt: skip
 
+# The paper that an entry point reproduces also where it has no published row.
+_PAPERS = {"learned_optimizers": "turtle"}
 _COPIED = ("experiment", "algorithm", "preset", "dataset", "backbone", "way", "shot", "seed")
 
 
@@ -79,8 +81,8 @@ def compare(run: Run) -> dict[str, Any]:
     record["tasks_per_second"] = (run.results.get("train") or {}).get("tasks_per_second")
     if run.status != "finished":
         return record
-    metric, ours = _measured(run.results)
-    record |= {"metric": metric, **ours}
+    metric, ours = measured(run.results)
+    record |= {"metric": metric, "mean": ours["mean"], "ci95": ours["ci95"]}
     theirs = row.get(metric)
     if theirs:
         record |= {"paper": row.get("paper"), "table": row.get("table"), "paper_method": _method(row)}
@@ -89,6 +91,36 @@ def compare(run: Run) -> dict[str, Any]:
         if ours["ci95"] is not None and theirs["ci95"] is not None:
             record["difference_ci95"] = round(math.hypot(ours["ci95"], theirs["ci95"]), 6)
     return record
+
+
+def measured(results: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
+    """What a run is about: the first metric that the published row has too, or else accuracy, the squared
+    error, or the first there is; its name and `summary`. Raises ValueError where there is none."""
+    metrics = results["eval"]["metrics"]
+    if not metrics:
+        raise ValueError("it holds no metric")
+    wanted = [*metrics_of(results.get("published") or {}), "accuracy", "squared_error", *metrics]
+    metric = next(name for name in wanted if name in metrics)
+    return metric, summary(results, metric)
+
+
+def summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
+    """A metric of results.json as the papers print it: {"mean", "ci95"} and, where the run has it, "std".
+
+    Accuracies between 0 and 1 are in percent; the interval is None where there is none. Of several seeds,
+    where the paper reports each run's median over the tasks, so do we. Raises ValueError for a mean or an
+    interval that is not finite.
+    """
+    seeds = results["eval"].get("seeds")
+    scale = 100.0 if metric.startswith("accuracy") else 1.0
+    paper = (results.get("published") or {}).get("paper") or _PAPERS.get(results.get("experiment", ""))
+    by_medians = seeds and papers().get(str(paper), {}).get("statistic") == "median"
+    found = seeds[metric]["of_medians"] if by_medians else results["eval"]["metrics"][metric]
+    names = ("mean", "ci95", "std") if "std" in found else ("mean", "ci95")
+    ours = {name: None if found[name] is None else scale * found[name] for name in names}
+    if ours["mean"] is None or not all(math.isfinite(value) for value in ours.values() if value is not None):
+        raise ValueError(f"its {metric} is not finite")
+    return ours
 
 
 def to_csv(runs: Sequence[Run]) -> str:
@@ -150,33 +182,6 @@ def _last_step(workdir: Path) -> int | None:
     return None
 
 
-def _measured(results: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
-    """The first metric that the published row has too, or accuracy, or the first: its name and summary."""
-    metrics = results["eval"]["metrics"]
-    if not metrics:
-        raise ValueError("it holds no metric")
-    shared = [name for name in metrics_of(results.get("published") or {}) if name in metrics]
-    metric = next(iter(shared), "accuracy" if "accuracy" in metrics else next(iter(metrics)))
-    return metric, _summary(results, metric)
-
-
-def _summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
-    """A metric's {"mean", "ci95"}, accuracies in percent; the interval is None where there is none.
-
-    Of several seeds, where the paper beside it reports each run's median over the tasks, so do we. Raises
-    ValueError for a mean or an interval that is not finite.
-    """
-    seeds = results["eval"].get("seeds")
-    scale = 100.0 if metric.startswith("accuracy") else 1.0
-    paper = papers().get(str((results.get("published") or {}).get("paper")), {})
-    by_medians = seeds and paper.get("statistic") == "median"
-    summary = seeds[metric]["of_medians"] if by_medians else results["eval"]["metrics"][metric]
-    ours = {name: None if summary[name] is None else scale * summary[name] for name in ("mean", "ci95")}
-    if ours["mean"] is None or not all(math.isfinite(value) for value in ours.values() if value is not None):
-        raise ValueError(f"its {metric} is not finite")
-    return ours
-
-
 def metrics_of(row: Row) -> list[str]:
     """The metrics of a published row, in its order."""
     return [name for name, value in row.items() if isinstance(value, dict) and "mean" in value]
@@ -207,8 +212,9 @@ def _finished_table(runs: Sequence[Run]) -> str:
     if not rows:
         return ""
     note = (
-        "Mean ± 95 % interval over the test tasks; difference: ours less the paper's, with the interval that "
-        "holds for independent test tasks."
+        "Mean ± 95 % interval over the test tasks, of several seeds over the seeds (of learned optimisers: "
+        "over each seed's median); difference: ours less the paper's, with the interval that holds for "
+        "independent test tasks."
     )
     return f"{note}\n\n{_table(head, rows)}"
 
@@ -255,9 +261,9 @@ def _ours_by_setting(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[str]]:
     found: dict[tuple[Any, ...], list[str]] = {}
     for run in runs:
         if compare(run)["paper"]:
-            row, measured = run.results["published"], run.results["eval"]["metrics"]
-            summaries = [_summary(run.results, name) for name in metrics_of(row) if name in measured]
-            values = " / ".join(_pm(summary["mean"], summary["ci95"]) for summary in summaries)
+            row, metrics = run.results["published"], run.results["eval"]["metrics"]
+            ours = [summary(run.results, name) for name in metrics_of(row) if name in metrics]
+            values = " / ".join(_pm(one["mean"], one["ci95"]) for one in ours)
             found.setdefault(setting(row), []).append(f"**{values}** (`{run.workdir}`)")
     return found
 

@@ -180,3 +180,16 @@ def test_a_paper_of_medians_is_compared_by_medians(tmp_path):
     record = compare(collect([tmp_path / "turtle"])[0])
     assert (record["mean"], record["ci95"]) == pytest.approx((54.0, 2.0))
     assert record["paper_mean"] == 53.0 and record["difference"] == pytest.approx(1.0)
+
+
+def test_a_sine_run_shows_its_measure_and_of_several_seeds_their_medians(tmp_path):
+    results = results_of(0.5, 0.01, None, metric="loss", experiment="learned_optimizers", dataset="sinusoid")
+    results["eval"]["metrics"]["squared_error"] = {"mean": 0.4, "median": 0.4, "ci95": 0.02}
+    write_run(tmp_path / "one", results)
+    of_medians = {"mean": 0.3, "median": 0.3, "ci95": 0.03}
+    results["eval"]["seeds"] = {"squared_error": {"mean": [0.4], "median": [0.3], "of_medians": of_medians}}
+    write_run(tmp_path / "several", results)
+    records = [compare(run) for run in collect([tmp_path / "one", tmp_path / "several"])]
+    assert [(one["metric"], one["mean"], one["ci95"]) for one in records] == [
+        ("squared_error", 0.4, 0.02), ("squared_error", 0.3, 0.03)
+    ]  # fmt: skip
