@@ -88,6 +88,10 @@ for _name in ("inner_steps", "meta_batch"):
 FLAGS["test_inner_steps"] = FLAGS["test_inner_steps"]._replace(
     help="inner gradient steps at evaluation [as in training; maml and fomaml on images: 10]"
 )
+FLAGS["init_from"] = FLAGS["init_from"]._replace(
+    help=f"{FLAGS['init_from'].help}; a preset of Table 3.4 names the row of Table 3.1 that it tests, whose "
+    "workdir experiments.benchmarks.rows puts here; give it where you run such a preset alone"
+)
 FLAGS["query"] = FLAGS["query"]._replace(help="query examples [16 of a class of images, 15 of a wave]")
 FLAGS["dataset"] = without(FLAGS["dataset"], "features")
 FLAGS["norm"] = FLAGS["norm"]._replace(choices=("batch", "support", "running"))
@@ -124,11 +128,25 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     return reasons
 
 
+def check_preset(settings: SimpleNamespace) -> None:
+    """Raises UsageError where the preset has a value with a meaning for its own algorithm alone."""
+    preset = EXPERIMENT.presets.get(settings.preset or "", {})
+    own = preset.get("algorithm", settings.algorithm)
+    meant = stray(SimpleNamespace(**vars(settings) | {"algorithm": own}))
+    for name, why in stray(settings).items():
+        if name in preset and name not in meant:
+            raise UsageError(
+                f"--algorithm={settings.algorithm} with --preset={settings.preset}, which has "
+                f"--{name}={preset[name]}: {why}; take a preset of {settings.algorithm}, or none"
+            )
+
+
 def settle(settings: SimpleNamespace) -> SimpleNamespace:
     """The settings with the algorithm's own values for the data and the shot where no flag gave any.
 
-    Raises UsageError for an algorithm that cannot do regression.
+    Raises UsageError for an algorithm that cannot do regression, or a preset that is not meant for it.
     """
+    check_preset(settings)
     algorithm, sine = settings.algorithm, settings.dataset == "sinusoid"
     if algorithm in TRANSFER and sine:
         raise UsageError(f"--algorithm={algorithm} classifies images; give --dataset=cifar_fs or so")
@@ -211,12 +229,27 @@ def adapter_recipe(settings: SimpleNamespace, source: Dataset) -> dict[str, Any]
     }
 
 
+def trained_elsewhere(settings: SimpleNamespace) -> str | None:
+    """The data set of the training of a run that is tested on another, else None.
+
+    A row of Table 3.4 without training counts as such, too.
+    """
+    if settings.eval_only:
+        name = _config_of(settings.init_from)["flags"]["dataset"]
+        return name if name != settings.dataset else None
+    crossed = settings.algorithm == "scratch" and (settings.preset or "").startswith("table3_4")
+    return OTHER_DATA.get(settings.dataset) if crossed else None
+
+
+def _config_of(workdir: str) -> dict[str, Any]:
+    return json.loads((Path(workdir) / "config.json").read_text())
+
+
 def pretraining_classes(settings: SimpleNamespace, source: Dataset) -> int:
     """Classes of the pre-training: of the data set at hand, or of the run that is evaluated on it."""
     if not settings.eval_only:
         return len(source.splits["train"].counts)
-    config = Path(settings.init_from) / "config.json"
-    classes = json.loads(config.read_text())["recipe"]["adapter"].get("classes")
+    classes = _config_of(settings.init_from)["recipe"]["adapter"].get("classes")
     if classes is None:
         raise UsageError(f"--init_from={settings.init_from}: not a run of finetune or baseline_pp")
     return classes
@@ -249,6 +282,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         raise UsageError(f"--nopadded needs images of {least} or more, these are {size[0]}x{size[1]}")
     algorithm, regression = settings.algorithm, settings.dataset == "sinusoid"
     lstm = algorithm.startswith("meta_lstm")
+    origin = trained_elsewhere(settings)
     recipe = {
         "adapter": adapter_recipe(settings, source),
         "optimiser": {
@@ -275,7 +309,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         published=row_for(
             paper="turtle", dataset=settings.dataset, method=PAPER_NAMES[algorithm],
             backbone=tasks.backbone(settings), way=settings.way, shot=settings.shot,
-            variant=f"from {OTHER_DATA.get(settings.dataset)}" if settings.eval_only else None,
+            variant=origin and f"from {origin}",
         ),
         task_seed=TASK_SEED,
     )  # fmt: skip

@@ -108,7 +108,7 @@ def stray_data(settings: SimpleNamespace) -> dict[str, str]:
         ("way", data == "sinusoid", "a sinusoid is a regression"),
         ("label_smoothing", data == "sinusoid", "a regression has no labels"),
         ("learning_rate weight_decay clip_norm learning_rate_drops optimizer meta_batch steps max_minutes "
-         "eval_every validation_tasks checkpoint_every log_every rotations augment",
+         "eval_every validation_tasks checkpoint_every log_every rotations augment skip_nonfinite",
          settings.eval_only, "--eval_only trains nothing"),
         ("validation_tasks", not settings.eval_every, "--eval_every=0 validates nothing"),
     )  # fmt: skip

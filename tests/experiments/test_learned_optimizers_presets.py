@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import learned_optimizers
-from experiments.common import parse
+from experiments.common import UsageError, parse
 from experiments.learned_optimizers_presets import META_LEARNERS, TRANSFER
 
 PRESETS = learned_optimizers.EXPERIMENT.presets
@@ -50,3 +50,17 @@ def test_settings_of_sine_waves_are_those_of_figure_3_3():
 def test_small_images_are_padded_and_flags_go_first():
     assert settings("--dataset=glyphs").padded and settings("--dataset=cub", "--image_size=28").padded
     assert settings("--dataset=cub", "--padded").padded and settings("--dataset=cub", "--query=3").query == 3
+
+
+def test_a_preset_is_refused_where_its_values_mean_nothing_for_the_algorithm():
+    preset = "--preset=figure3_2_turtle_5steps_3layers"
+    with pytest.raises(UsageError, match="--algorithm=maml with .*--hidden_layers=3: only turtle"):
+        settings(preset, "--algorithm=maml")
+    assert settings(preset, "--algorithm=turtle_first_order").hidden_layers == 3
+    assert settings("--preset=figure3_3_maml", "--algorithm=turtle").inner_steps == 5
+
+
+def test_only_training_skips_updates():
+    with pytest.raises(UsageError, match="--eval_only trains nothing"):
+        settings("--skip_nonfinite", "--eval_only", "--init_from=x")
+    assert settings("--preset=table3_1_cub_5shot_turtle").skip_nonfinite
