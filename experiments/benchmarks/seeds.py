@@ -65,5 +65,7 @@ FLAGS = {
     "output": Flag("string", None, "JSON file to write"),
 } | shared("num_seeds", "steps", num_seeds=5, steps=500)
 
+EXPERIMENT = Experiment("benchmarks.seeds", __doc__ or "", FLAGS, {}, run)
+
 if __name__ == "__main__":
-    launch(Experiment("benchmarks.seeds", __doc__ or "", FLAGS, {}, run))
+    launch(EXPERIMENT)

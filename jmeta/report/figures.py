@@ -124,19 +124,49 @@ def scaling(
     return Path(path)
 
 
-def bars(values: Mapping[str, tuple[float, float]], path: str | os.PathLike[str], *, label: str) -> Path:
-    """Draw a bar for each name, (value, half-width of its 95 % interval), on an axis called `label`."""
+def bars(values: Mapping[str, tuple[float, ...]], path: str | os.PathLike[str], *, label: str) -> Path:
+    """Draw a bar with a whisker for each name, on an axis called `label`.
+
+    values: name -> (value, half-width of its 95 % interval) or (value, least, greatest).
+    """
     with _figure(path, width=1.2 + 0.85 * len(values), height=3.0) as figure:
         panel = figure.subplots()
-        heights, spreads = [value for value, _ in values.values()], [spread for _, spread in values.values()]
+        heights = [value[0] for value in values.values()]
+        below, above = zip(*map(_whisker, values.values()))
         colours = [PALETTE[index % len(PALETTE)] for index in range(len(values))]
-        panel.bar(range(len(values)), heights, yerr=spreads, color=colours, width=0.65, capsize=4)
-        for index, (height, spread) in enumerate(zip(heights, spreads)):
+        panel.bar(range(len(values)), heights, yerr=(below, above), color=colours, width=0.65, capsize=4)
+        for index, (height, spread) in enumerate(zip(heights, above)):
             panel.text(index, height + spread, f"{height:.3g}", ha="center", va="bottom", fontsize=8)
         panel.set_xticks(range(len(values)), [name.replace(" ", "\n", 1) for name in values])
         panel.set_ylabel(label)
         panel.margins(y=0.12)
         panel.grid(axis="x", visible=False)
+    return Path(path)
+
+
+def scatter(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    path: str | os.PathLike[str],
+    *,
+    x_label: str,
+    y_label: str,
+) -> Path:
+    """Draw a point with a 95 % interval for each name, a panel for each title, all with one legend.
+
+    panels: title -> name -> (x, value, half-width of the value's interval).
+    """
+    names = list(dict.fromkeys(name for points in panels.values() for name in points))
+    with _figure(path, width=1.0 + 3.0 * len(panels), height=3.2) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, (title, points) in zip(axes, panels.items()):
+            for index, name in enumerate(names):
+                x, value, spread = points.get(name, (math.nan,) * 3)
+                style = {"color": PALETTE[index % len(PALETTE)], "marker": _MARKERS[index % len(_MARKERS)]}
+                panel.errorbar(x, value, yerr=spread, linestyle="none", capsize=3, label=name, **style)
+            panel.set(xlabel=x_label, title=title)
+            panel.margins(0.12)
+        axes[0].set_ylabel(y_label)
+        _legend_above(figure, axes[0])
     return Path(path)
 
 
@@ -258,6 +288,13 @@ def _figure(path: str | os.PathLike[str], *, width: float = 1.0, height: float =
         partial = path.with_name(f".{path.name}.partial")
         figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
         os.replace(partial, path)
+
+
+def _whisker(value: tuple[float, ...]) -> tuple[float, float]:
+    """How far the whisker of `bars` reaches below the value, and above it."""
+    if len(value) == 2:
+        return value[1], value[1]
+    return value[0] - value[1], value[2] - value[0]
 
 
 def _finite(record: Record, name: str) -> bool:

@@ -134,6 +134,24 @@ def test_bars_are_as_high_as_their_values(tmp_path):
     assert low > 1000 and 1.8 < high / low < 2.2
 
 
+def test_whiskers_reach_from_the_least_to_the_greatest(tmp_path):
+    even = figures.bars({"one": (1.0, 0.2)}, tmp_path / "even.png", label="seconds").read_bytes()
+    ends = figures.bars({"one": (1.0, 0.8, 1.2)}, tmp_path / "ends.png", label="seconds").read_bytes()
+    far = figures.bars({"one": (1.0, 0.8, 2.0)}, tmp_path / "far.png", label="seconds").read_bytes()
+    assert even == ends != far
+
+
+def test_a_scatter_has_a_panel_for_each_title_and_a_point_for_each_name(tmp_path):
+    points = {"a": (10.0, 50.0, 1.0), "b": (30.0, 60.0, 2.0)}
+    labels = {"x_label": "seconds", "y_label": "accuracy (%)"}
+    both = decode(figures.scatter({"1-shot": points}, tmp_path / "both.png", **labels))
+    one = {"1-shot": points, "5-shot": {"a": (10.0, 50.0, 1.0)}}
+    two = decode(figures.scatter(one, tmp_path / "two.png", **labels))
+    assert two.shape[1] > 1.5 * both.shape[1]
+    assert count(both, BLUE) > 50 and count(both, ORANGE) > 50
+    assert count(two, BLUE) > 1.2 * count(both, BLUE) and count(two, ORANGE) < 1.2 * count(both, ORANGE)
+
+
 def test_a_sweep_has_a_panel_for_each_title_and_a_level_for_one_point(tmp_path):
     curves = {"a": [(1, 2.0, 0.1), (2, 1.0, 0.1)], "b": [(0, 1.5, 0.2)]}
     one = decode(figures.sweep({"T = 1": curves}, tmp_path / "one.png", x_label="layers", y_label="error"))
