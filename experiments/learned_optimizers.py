@@ -22,7 +22,6 @@ from experiments.learned_optimizers_presets import (
     own_settings,
     presets,
 )
-from experiments.learned_optimizers_presets import in_tasks as in_tasks
 
 if TYPE_CHECKING:
     from experiments.run import Composition

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from experiments import learned_optimizers
+from experiments.learned_optimizers_presets import in_tasks
 from experiments.benchmarks.rows import play, play_all
 from experiments.common import Experiment, Flag, UsageError, launch, shared, write_json
 
@@ -31,7 +32,7 @@ def run(settings: SimpleNamespace) -> int:
         raise UsageError(f"--num_seeds={settings.num_seeds}; expected at least 2, for intervals over seeds")
 
     def play_one(preset: str, workdir: Path, minutes: float | None) -> int:
-        lengths = learned_optimizers.in_tasks(settings.tasks, 2500, meta_batch(preset))
+        lengths = in_tasks(settings.tasks, 2500, meta_batch(preset))
         flags = " ".join(f"--{name}={value}" for name, value in lengths.items())
         flags += f" --num_seeds={settings.num_seeds}"
         return play("learned_optimizers", flags, preset, workdir, minutes)
@@ -58,7 +59,7 @@ def run(settings: SimpleNamespace) -> int:
 
 def whole(preset: str, results: dict[str, Any], settings: SimpleNamespace) -> bool:
     """Whether a run has seen all its tasks."""
-    lengths = learned_optimizers.in_tasks(settings.tasks, 2500, meta_batch(preset))
+    lengths = in_tasks(settings.tasks, 2500, meta_batch(preset))
     return results["steps"] >= lengths["steps"]
 
 

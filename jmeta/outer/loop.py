@@ -333,8 +333,8 @@ def _better(
 ) -> dict[str, Any]:
     """The best so far, {"step", "metrics"} of numbers, or of lists with an entry for each seed."""
     name, direction = select
-    now, before = np.asarray(metrics[name]), np.asarray(np.nan if best is None else best["metrics"][name])
-    better = np.isnan(before) | (now > before if direction == "max" else now < before)
+    now, so_far = np.asarray(metrics[name]), np.asarray(np.nan if best is None else best["metrics"][name])
+    better = np.isnan(so_far) | (now > so_far if direction == "max" else now < so_far)
 
     def renewed(now: Any, before: Any) -> Any:
         return np.where(better, now, np.asarray(now) if best is None else before).tolist()

@@ -19,9 +19,9 @@ def skipping(learner: Learner) -> Learner:
     def step(state: LearnerState, tasks: Task) -> tuple[LearnerState, Metrics]:
         moved, measured = learner.step(state, tasks)
         fine = _finite((moved.meta, moved.model_state, measured["loss"], measured["gradient_norm"]))
-        kept = jax.tree.map(lambda new, old: jnp.where(fine, new, old), moved[1:4], state[1:4])
+        kept = jax.tree.map(lambda new, old: jnp.where(fine, new, old), moved, state)
         skipped = {"skipped": 1 - fine.astype(jnp.float32)}
-        return LearnerState(moved.step, *kept, moved.key), measured | skipped
+        return kept._replace(step=moved.step, key=moved.key), measured | skipped
 
     return Learner(learner.init, step, learner.evaluate)
 
