@@ -17,9 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from experiments import learned_optimizers
-from experiments.learned_optimizers_presets import in_tasks
 from experiments.benchmarks.rows import play, play_all
 from experiments.common import Experiment, Flag, UsageError, launch, shared, write_json
+from experiments.learned_optimizers_presets import in_tasks
 
 SERIES = {"turtle": "TURTLE", "turtle_first_order": "first-order TURTLE", "maml": "MAML", "fomaml": "FOMAML"}
 
