@@ -16,7 +16,7 @@ def clamped(limit: float, *, within: str | None = None) -> Callable[..., Any]:
 
     Finn et al.'s and Huisman et al.'s code clamp so; the latter the initial weights' gradient alone:
     within="params" clamps the entry of that name of the meta-parameters. Raises ValueError for a limit that
-    is not positive.
+    is not positive; at work, for meta-parameters without such an entry.
     """
     if not limit > 0:
         raise ValueError(f"clamped: limit={limit}; expected a positive number")
@@ -30,6 +30,10 @@ def clamped(limit: float, *, within: str | None = None) -> Callable[..., Any]:
         value, gradient = jax.value_and_grad(objective, has_aux=True)(meta, state, task, key)
         if within is None:
             return value, clamp(gradient)
+        if within not in gradient:
+            raise ValueError(
+                f"clamped: within={within!r}; the meta-parameters are {', '.join(map(repr, gradient))}"
+            )
         return value, {**gradient, within: clamp(gradient[within])}
 
     return task_grad

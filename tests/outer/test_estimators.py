@@ -43,3 +43,16 @@ def test_each_task_is_clamped_before_the_sum(within):
 def test_a_limit_must_be_positive():
     with pytest.raises(ValueError, match="positive"):
         clamped(0.0)
+
+
+def test_the_entry_to_clamp_must_be_there():
+    made = jmeta.learner(
+        _adapter(),
+        lambda outputs, batch: outputs.sum(),
+        optax.sgd(1.0),
+        task_grad=clamped(1.0, within="head"),
+    )
+    batch = Batch(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)))
+    state = made.init(jax.random.key(0), batch.x[0])
+    with pytest.raises(ValueError, match="within='head'; the meta-parameters are 'params', 'rule'"):
+        made.step(state, Task(batch, batch))
