@@ -22,7 +22,11 @@ Loss = Callable[[PyTree, Batch], Array]
 
 class Schedule(NamedTuple):
     """How a support set is trained on: `steps` of Adam at `learning_rate`, each on `batch` examples drawn
-    with replacement, and `checks` evenly spaced looks at the support accuracy, of which the best is kept."""
+    with replacement, and `checks` evenly spaced looks at the support accuracy, of which the best is kept.
+
+    The last look is after the last step; of steps that do not divide evenly the first look is the later, and
+    fewer steps than `checks` are each looked at.
+    """
 
     steps: int = 100
     learning_rate: float = 1e-3
@@ -37,8 +41,9 @@ def from_scratch(network: Model, loss: Loss, *, schedule: Schedule = HUISMAN) ->
     """Train all weights on each support set from one random start: TrainFromScratch.
 
     `network` has the episode's ways as outputs; batch normalisation uses the statistics of the batch at hand
-    throughout. Nothing is meta-learned.
+    throughout. Nothing is meta-learned. Raises ValueError for a schedule with a count below 1.
     """
+    _check("from_scratch", schedule)
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
         return network.init(key, x)
@@ -73,7 +78,11 @@ def pretrained(
       way: ways of a test episode.
       loss: `(logits, Batch) -> scalar` of both stages.
       schedule: how a support set is trained on.
+
+    Raises:
+      ValueError: for a schedule with a count below 1.
     """
+    _check("pretrained", schedule)
     of_classes, of_ways = head(classes), head(way)
 
     def features(
@@ -143,6 +152,17 @@ def train_on(
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
         return ((params, opt), best, jnp.maximum(accuracy, best_accuracy)), None
 
-    keys = jax.random.split(key, (schedule.checks, schedule.steps // schedule.checks))
-    (_, best, _), _ = lax.scan(check, ((params, tx.init(params)), params, -jnp.ones(())), keys)
+    looks = min(schedule.checks, schedule.steps)
+    unchecked = schedule.steps % looks
+    keys = jax.random.split(key, schedule.steps)
+    carry, _ = lax.scan(step, (params, tx.init(params)), keys[:unchecked])
+    checked = keys[unchecked:].reshape(looks, -1)
+    (_, best, _), _ = lax.scan(check, (carry, params, -jnp.ones(())), checked)
     return best
+
+
+def _check(who: str, schedule: Schedule) -> None:
+    for name in ("steps", "batch", "checks"):
+        count = getattr(schedule, name)
+        if count < 1:
+            raise ValueError(f"{who}: {name}={count}; expected at least 1")

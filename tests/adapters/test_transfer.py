@@ -50,6 +50,27 @@ def test_training_on_a_support_set_is_adam_and_keeps_the_best_check():
     np.testing.assert_allclose(found, w, rtol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_every_step_is_taken(steps):
+    """A support accuracy that is first right after the last step, so that the last check is what is kept."""
+    support = Batch(jnp.ones((1, 1)), jnp.array([1]))
+    outputs_of = lambda w, x: x * (w - 0.1 * (steps - 0.5)) * jnp.arange(2)[None]  # noqa: E731
+    found = train_on(
+        outputs_of, lambda outputs, batch: -outputs.sum(), jnp.zeros((1, 1)), support, jax.random.key(0),
+        Schedule(steps=steps, learning_rate=0.1, batch=1, checks=4),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, 0.1 * steps, rtol=1e-6)  # Adam's step on a constant gradient
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "checks"])
+def test_a_schedule_of_nothing(name):
+    schedule = Schedule()._replace(**{name: 0})
+    with pytest.raises(ValueError, match=f"from_scratch: {name}=0; expected at least 1"):
+        from_scratch(jmeta.mlp(outputs=2), jmeta.cross_entropy, schedule=schedule)
+    with pytest.raises(ValueError, match=f"pretrained: {name}=0"):
+        pretrained(jmeta.mlp(), cosine_head, 3, 2, jmeta.cross_entropy, schedule=schedule)
+
+
 def test_padding_is_never_drawn():
     x = jnp.array([[1.0, 0.0], [0.0, 1.0], [jnp.nan, jnp.nan]], jnp.float32)
     support = Batch(x, jnp.array([0, 1, 0]), jnp.array([1.0, 1.0, 0.0], jnp.float32))
