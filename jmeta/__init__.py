@@ -62,7 +62,7 @@ _NAMES = {
     "jmeta.outer.learner": "learner",
     "jmeta.outer.evaluate": "evaluate",
     "jmeta.outer.mesh": "task_mesh",
-    "jmeta.outer.load": "load",
+    "jmeta.outer.load": "load load_rule",
     "jmeta.outer.optimiser": "optimiser",
     "jmeta.outer.play": "predict",
     "jmeta.outer.seeds": "side_by_side",

@@ -20,7 +20,8 @@ from jmeta.outer.learner import learner
 from jmeta.outer.optimiser import optimiser
 from jmeta.outer.seeds import seed_keys, side_by_side, take_seed
 from jmeta.outer.skipping import skipping
-from jmeta.types import Adapter, Learner, LearnerState, Memory
+from jmeta.rules import catalog as rules
+from jmeta.types import Adapter, Learner, LearnerState, Memory, PyTree, Rule
 
 
 def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter | Memory, Learner]:
@@ -101,19 +102,45 @@ def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter | Memory, Learn
     return adapter, take_seed(state, seed) if seeds else state
 
 
+def load_rule(workdir: str | Path, *, seed: int = 0) -> tuple[Rule, PyTree]:
+    """The inner rule that a run learned, as `jmeta.inner_loop` and `jmeta.as_optax` take it.
+
+    Args:
+      workdir, seed: as for `load`.
+
+    Returns:
+      `(rule, hyper)`, with what was learned of the rule in `hyper`.
+
+    Raises:
+      FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
+      ValueError: where its config.json is damaged, and for a run that learned no rule.
+    """
+    settings = _recipe(Path(workdir)).get("adapter", {}).get("rule")
+    hyper = load(workdir, seed=seed)[1].meta["rule"] if settings else ()
+    if not jax.tree.leaves(hyper):
+        raise ValueError(
+            f"load_rule: {workdir} learned no inner rule; expected a run with one, such as one of "
+            "experiments.learned_optimizers with --algorithm=turtle"
+        )
+    return rules.build(**settings), hyper
+
+
 def load_whole(workdir: str | Path) -> tuple[Adapter | Memory, LearnerState, int | None]:
     """As `load`, with the state of all seeds side by side and their number; None of a run of one."""
-    directory = Path(workdir)
+    recipe = _recipe(Path(workdir))
+    adapter, made = build(recipe)
+    checkpoints = Checkpoints.reader(Path(workdir) / "checkpoints")
+    return adapter, checkpoints.restore_best(abstract_state(made, recipe)), recipe.get("seeds")
+
+
+def _recipe(directory: Path) -> dict[str, Any]:
     config = directory / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"{directory}: no config.json; expected the workdir of a run of jmeta")
     try:
-        recipe = _with_infinities(json.loads(config.read_text())["recipe"])
+        return _with_infinities(json.loads(config.read_text())["recipe"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: damaged, or not of a run of jmeta ({error!r})") from error
-    adapter, made = build(recipe)
-    checkpoints = Checkpoints.reader(directory / "checkpoints")
-    return adapter, checkpoints.restore_best(abstract_state(made, recipe)), recipe.get("seeds")
 
 
 def _with_infinities(value: Any) -> Any:
