@@ -45,7 +45,8 @@ def as_optax(rule: Rule, hyper: PyTree, key: Key | None = None) -> optax.Gradien
     """A rule with its (learned) `hyper` as an optax transformation, to train anything with.
 
     `key` goes to the rule's `start`. Rules that read the loss want it in the update's extra argument
-    `value`: `tx.update(grads, state, params, value=loss)`.
+    `value`: `tx.update(grads, state, params, value=loss)`; without it, or without parameters where it reads
+    them, a learned rule raises ValueError, and so does one with rates that were learned on another network.
     """
 
     def init(params: PyTree) -> RuleState:

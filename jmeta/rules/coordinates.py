@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jmeta.checks import difference
 from jmeta.types import Array, Key, PyTree, Rule
 
 
@@ -26,6 +27,29 @@ def log_and_sign(values: Array, *, scale: float = 10.0) -> Array:
 def uniform(key: Key, shape: Sequence[int], bound: float, dtype: jnp.dtype) -> Array:
     """Uniform in [-bound, bound)."""
     return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
+
+
+def require_given(rule: str, **read: PyTree) -> None:
+    """Raise where the rule of that name is at work without what it reads: `loss` or `parameters`, None.
+
+    An inner loop gives both; a rule that is an optax transformation has to be given them.
+    """
+    for name, value in read.items():
+        if value is None:
+            raise ValueError(
+                f"{rule}: no {name}; this rule reads the {name}: tx.update(grads, state, params, value=loss)"
+            )
+
+
+def require_rates_of(rule: str, rates: PyTree, params: PyTree) -> None:
+    """Raise where learned `rates`, one a coordinate, were not learned on a network with these `params`."""
+    found = difference(rates, params)
+    if found:
+        raise ValueError(
+            f"{rule}: the rates belong to the network they were learned on; rates{found.where}: "
+            f"{found.before}, of the parameters here: {found.after}; a rule that was learned without rates "
+            "(learn_rates=False) trains other networks"
+        )
 
 
 def clip_gradients(rule: Rule, limit: float) -> Rule:

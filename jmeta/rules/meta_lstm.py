@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jmeta.models.recurrent import gated
-from jmeta.rules.coordinates import log_and_sign, uniform
+from jmeta.rules.coordinates import log_and_sign, require_given, uniform
 from jmeta.types import Array, Key, PyTree, Rule
 
 Input = Literal["loss_and_gradient", "gradient", "raw_gradient"]
@@ -41,7 +41,8 @@ def meta_lstm(
       any shape; its carry holds each coordinate's states.
 
     Raises:
-      ValueError: for unknown inputs, or a size or divisor that is not positive.
+      ValueError: for unknown inputs, or a size or divisor that is not positive; at work, without the
+        parameters, and without the loss where it is an input.
     """
     if inputs not in get_args(Input):
         raise ValueError(f"meta_lstm: inputs={inputs!r}; expected one of {', '.join(get_args(Input))}")
@@ -55,7 +56,7 @@ def meta_lstm(
         keys = jax.random.split(key, 8)
         bound = hidden**-0.5
         return {
-            "cell": {
+            "cell": {  # two biases that are only ever added, and trained apart, as in PyTorch's cell
                 "input_kernel": uniform(keys[0], (_COLUMNS[inputs], 4 * hidden), bound, dtype),
                 "recurrent_kernel": uniform(keys[1], (hidden, 4 * hidden), bound, dtype),
                 "input_bias": uniform(keys[2], (4 * hidden,), bound, dtype),
@@ -84,6 +85,7 @@ def meta_lstm(
     def update(
         hyper: PyTree, grads: PyTree, carry: PyTree, params: PyTree, *, loss: Array, step: Array
     ) -> tuple[PyTree, PyTree]:
+        require_given("meta_lstm", parameters=params)
         gradient, unravel = ravel_pytree(grads)
         weights, _ = ravel_pytree(params)
         gradient = gradient / gradient_divisor
@@ -100,6 +102,7 @@ def meta_lstm(
         columns = log_and_sign(gradient)
         if inputs == "gradient":
             return columns
+        require_given("meta_lstm", loss=loss)
         of_loss = log_and_sign(jax.lax.stop_gradient(loss).astype(gradient.dtype))
         return jnp.concatenate([jnp.broadcast_to(of_loss[None], columns.shape), columns], axis=-1)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jmeta.rules.coordinates import log_and_sign, uniform
+from jmeta.rules.coordinates import log_and_sign, require_given, require_rates_of, uniform
 from jmeta.types import Array, Key, PyTree, Rule
 
 Input = Literal["loss", "gradient", "gradient_history", "update_history", "step"]
@@ -40,11 +40,13 @@ def turtle(
 
     Returns:
       A `Rule` with hyper {"network": [{"kernel", "bias"}, ...], "rates": like the parameters, if learned}.
-      The network fits parameters of any shape: to apply it elsewhere, put it into the hyper that `init` makes
-      for the new parameters.
+      The network treats coordinates alike and fits parameters of any shape. The rates belong to the network
+      they were learned on, and m, learned beside them, counts on them: a rule that is to train other networks
+      is learned without.
 
     Raises:
-      ValueError: for unknown, repeated or no inputs, a width below 1, or a decay outside [0, 1).
+      ValueError: for unknown, repeated or no inputs, a width below 1, or a decay outside [0, 1); at work,
+        for rates of another network, and without the loss where it is an input.
     """
     inputs = tuple(inputs)
     unknown = [name for name in inputs if name not in get_args(Input)]
@@ -76,6 +78,8 @@ def turtle(
         return {"network": layers, "rates": unravel(jax.random.uniform(key_rates, flat.shape, flat.dtype))}
 
     def start(hyper: PyTree, params: PyTree, key: Key | None) -> PyTree:
+        if learn_rates:
+            require_rates_of("turtle", hyper["rates"], params)
         flat, _ = ravel_pytree(params)
         return {name: jnp.zeros_like(flat) for name in averaged}
 
@@ -91,6 +95,7 @@ def turtle(
             carry["gradient_history"] = moved(carry["gradient_history"], gradient, step == 0)
         seen = {"gradient": gradient, "step": jnp.full_like(gradient, step), **carry}
         if "loss" in inputs:
+            require_given("turtle", loss=loss)
             seen["loss"] = jnp.full_like(gradient, jax.lax.stop_gradient(loss))
         as_columns = [
             log_and_sign(seen[name]) if preprocess and name != "step" else seen[name][:, None]

@@ -218,7 +218,7 @@ def cross_entropy(outputs, batch):
         (classifier(), labelled(0, 2, rows=4, targets=6), cross_entropy, r"one row per example"),
         (classifier(), labelled(0, 2), lambda o, b: o, r"the loss is float64\[4, 3\]"),
         (classifier(), labelled(0, 2), lambda o, b: o @ b.x, r"the loss or the metrics fail"),
-        (classifier(state_after={}), labelled(0, 2), cross_entropy, r"model state changes its structure"),
+        (classifier(state_after={}), labelled(0, 2), cross_entropy, r"model state's structure changes"),
         (classifier(state_after={"s": jnp.zeros(3)}), labelled(0, 2), cross_entropy, r"\['s'\] changes"),
     ],
 )
