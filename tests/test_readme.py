@@ -51,14 +51,26 @@ def untrained(run_experiment, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def untrained_rule(run_experiment, tmp_path_factory):
+    """The workdir of a run with a learned rule that took no step."""
+    workdir = tmp_path_factory.mktemp("turtle")
+    flags = ["--algorithm=turtle", "--nolearn_rates", "--steps=0", "--eval_every=0", "--eval_tasks=2"]
+    done = run_experiment("learned_optimizers", *flags, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
 @pytest.mark.slow
-def test_its_code_blocks_run(untrained, enable_x64):
-    """All blocks in order in one namespace, as a reader would; a tiny run stands in for the demo."""
+def test_its_code_blocks_run(untrained, untrained_rule, enable_x64):
+    """All blocks in order in one namespace, as a reader would; tiny runs stand in for the finished ones."""
     assert len(BLOCKS) >= 4
     scope: dict = {}
     with enable_x64(False):
         for block in BLOCKS:
-            exec(compile(block.replace('"runs/demo"', repr(str(untrained))), "README.md", "exec"), scope)
+            code = block.replace('"runs/demo"', repr(str(untrained)))
+            code = code.replace('"runs/turtle"', repr(str(untrained_rule)))
+            exec(compile(code, "README.md", "exec"), scope)
     assert scope["accuracy"].shape == (200,)
     assert scope["accuracy"].mean() > 0.5
     assert scope["logits"].shape == (5, 5)
