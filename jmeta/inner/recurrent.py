@@ -88,9 +88,10 @@ def _scan(
 ) -> tuple[PyTree, PyTree]:
     """A scan over time whose reverse pass keeps the carry of every `remat_every` steps, or of every step with
     the results of its matrix products: what lies between those is cheaper to compute again than to keep."""
+    products = jax.checkpoint_policies.dots_saveable
+    step = jax.checkpoint(step, prevent_cse=False, policy=products)
     if remat_every is None:
-        products = jax.checkpoint_policies.dots_saveable
-        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False, policy=products), carry, inputs)
+        return jax.lax.scan(step, carry, inputs)
 
     @jax.checkpoint
     def segment(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
