@@ -51,7 +51,8 @@ def turtle(
     inputs = tuple(inputs)
     unknown = [name for name in inputs if name not in get_args(Input)]
     if unknown or not inputs or len(set(inputs)) < len(inputs):
-        raise ValueError(f"turtle: inputs={inputs}; expected one or more of {', '.join(get_args(Input))}")
+        given, known = ",".join(inputs), ", ".join(get_args(Input))
+        raise ValueError(f"turtle: inputs={given}; expected one or more of {known}")
     if any(width < 1 for width in widths):
         raise ValueError(f"turtle: widths={tuple(widths)}; expected numbers of at least 1")
     if not 0 <= decay < 1:
