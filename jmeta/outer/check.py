@@ -81,7 +81,8 @@ def _check_labels(outputs: PyTree, task: Task) -> None:
             continue
         if getattr(outputs, "ndim", 0) != 2:
             continue
-        low, high = int(np.min(y)), int(np.max(y))
+        labels = np.asarray(y)  # by numpy: under jit a method of a constant would be traced
+        low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= outputs.shape[1]:
             raise ValueError(
                 f"learner: {name} labels run from {low} to {high}, but the outputs {outputs.shape} have "

@@ -228,6 +228,16 @@ def test_a_misfit_is_one_sentence_at_init(model, task, loss, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_start_may_be_made_inside_jit():
+    """With a task that is a constant of the program, whose labels are still checked."""
+    made = learner(classifier(), cross_entropy, optax.sgd(0.1))
+    task, wrong = (jax.tree.map(jnp.asarray, labelled(0, high)) for high in (2, 3))
+    state = jax.jit(lambda: made.init(jax.random.key(0), task))()
+    np.testing.assert_array_equal(state.meta, np.ones((5, 3)))
+    with pytest.raises(ValueError, match="labels run from 0 to 3"):
+        jax.jit(lambda: made.init(jax.random.key(0), wrong))()
+
+
 def test_bad_settings_raise():
     with pytest.raises(TypeError, match="expected an Adapter, a Memory or a Model"):
         learner(lambda x: x, mean_squared_error, optax.sgd(0.1))
