@@ -88,7 +88,7 @@ def time_steps(settings: SimpleNamespace, output: Path) -> int:
         shown[PAPER_NAMES[name]] = (median, low, high)
     report = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "setting": vars(settings)}
     write_json(output / "time.json", report | {"seconds_per_task": taken})
-    label = f"seconds for 1,000 tasks (median, range of {settings.rounds})"
+    label = "seconds for 1,000 tasks (median, range)"
     print(f"figure in {figures.bars(shown, output / 'time.png', label=label)}")
     return 0
 

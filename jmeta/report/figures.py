@@ -136,7 +136,8 @@ def bars(values: Mapping[str, tuple[float, ...]], path: str | os.PathLike[str], 
         colours = [PALETTE[index % len(PALETTE)] for index in range(len(values))]
         panel.bar(range(len(values)), heights, yerr=(below, above), color=colours, width=0.65, capsize=4)
         for index, (height, spread) in enumerate(zip(heights, above)):
-            panel.text(index, height + spread, f"{height:.3g}", ha="center", va="bottom", fontsize=8)
+            number = f"{height:.0f}" if abs(height) >= 1000 else f"{height:.3g}"
+            panel.text(index, height + spread, number, ha="center", va="bottom", fontsize=8)
         panel.set_xticks(range(len(values)), [name.replace(" ", "\n", 1) for name in values])
         panel.set_ylabel(label)
         panel.margins(y=0.12)
