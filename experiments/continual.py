@@ -58,8 +58,8 @@ _BY_PROBLEM: dict[str, dict[str, Any]] = {
     "la_maml_sync": {"initial_rate": (0.15, 0.15, 0.03), "rate_learning_rate": 0.1,
                      "learning_rate": (0.3, 0.1, 0.03), "glances": (5, 5, 10)},
     "replay_maml": {"inner_rate": (0.1, 0.03, 0.03), "learning_rate": (0.1, 0.1, 0.15), "glances": 5},
-    "sparse_la_maml": {"rate": (0.05, 0.1, 0.05), "mask_learning_rate": 0.3, "initial_score": 0.05,
-                       "glances": (5, 5, 10)},
+    "sparse_la_maml": {"rate": (0.1, 0.1, 0.05), "mask_learning_rate": (0.1, 0.3, 0.3),
+                       "initial_score": 0.05, "glances": (5, 5, 10)},
 }  # fmt: skip
 _COMMON = {"batch": 10, "initialise": "he_normal", "capacity": 200, "slots": 10, "replay": 10,
            "meta_loss": "mean"}  # fmt: skip
