@@ -44,9 +44,7 @@ def dense_steps(
     [example])`.
     """
     split, joined = _parts(layer, kernel)
-
-    def measure(rest: PyTree, products: Array, example: Batch) -> Array:
-        return loss(after(rest, products), example)
+    measure = _after_products(after, loss)
 
     def steps(params: PyTree, rate: Array | float, batch: Batch) -> tuple[PyTree, Array]:
         first, rest = split(params)
@@ -87,9 +85,7 @@ def dense_look_ahead(
     """
 
     split, joined = _parts(layer, kernel)
-
-    def measure(rest: PyTree, products: Array, batch: Batch) -> Array:
-        return loss(after(rest, products), batch)
+    measure = _after_products(after, loss)
 
     def ahead(
         params: PyTree, rates: PyTree, batch: Batch, judged: Batch, meta_loss: MetaLoss = "mean"
@@ -149,9 +145,7 @@ def dense_past_gradients(
     The arguments are those of `dense_look_ahead`.
     """
     split, joined = _parts(layer, kernel)
-
-    def measure(rest: PyTree, products: Array, batch: Batch) -> Array:
-        return loss(after(rest, products), batch)
+    measure = _after_products(after, loss)
 
     def prepare(examples: Batch) -> Array:
         x = _flat(examples.x)
@@ -189,6 +183,13 @@ def dense_past_gradients(
 def _flat(leaf: Array) -> Array:
     """A leaf [task, slot, ...] as [task and slot, ...]."""
     return leaf.reshape(-1, *leaf.shape[2:])
+
+
+def _after_products(
+    after: Callable[[PyTree, Array], Array], loss: Callable[[Array, Batch], Array]
+) -> Callable[[PyTree, Array, Batch], Array]:
+    """The loss as a function of the other parameters, the first layer's products, and the batch."""
+    return lambda rest, products, batch: loss(after(rest, products), batch)
 
 
 def _parts(layer: str, kernel: str) -> tuple[Callable[..., tuple[Array, PyTree]], Callable[..., PyTree]]:
