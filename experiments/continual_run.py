@@ -77,7 +77,7 @@ def run(settings: SimpleNamespace) -> int:
         programs = make_programs(settings, len(points) * settings.num_seeds)
     with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
         checkpoints.check_identity()
-        write_json(workdir / "config.json", streaming.config(settings, identified, source))
+        write_json(workdir / "config.json", streaming.config(settings, identified, steps, source))
         ended, compile_seconds = _stream(settings, programs, images, lanes, checkpoints, workdir, deadline)
     status = streaming.interrupted(ended, workdir)
     if status is not None:

@@ -74,7 +74,8 @@ def run(settings: SimpleNamespace) -> int:
         states = programs.begin(lanes)
     with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
         checkpoints.check_identity()
-        write_json(workdir / "config.json", streaming.config(settings, identified, *sources))
+        facts = streaming.config(settings, identified, settings.steps, *sources)
+        write_json(workdir / "config.json", facts)
         outcomes = pretrain_all(settings, points, characters, identified, workdir, deadline)
         stopped = [outcome for outcome in outcomes if outcome.reason in ("time", "signal")]
         if stopped:

@@ -70,7 +70,7 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
     with usage_errors():
         _set_up(settings)
         _check_paths(settings, workdir)
-        finished = finished_results(workdir, identified, 0 if settings.eval_only else settings.steps)
+        finished = finished_results(workdir, identified, planned_steps(settings))
         if finished:
             say(f"finished before, in {workdir}")
             if jax.process_index() == 0:
@@ -303,10 +303,16 @@ def finished_results(workdir: Path, identified: dict[str, Any], steps: int) -> d
     return results if same and results.get("steps") == steps else None
 
 
+def planned_steps(settings: SimpleNamespace) -> int:
+    """Outer updates of the whole run."""
+    return 0 if settings.eval_only else settings.steps
+
+
 def _config(settings: SimpleNamespace, identified: dict[str, Any], made: Composition) -> dict[str, Any]:
     return {
         "flags": vars(settings),
         "identity": identified,
+        "steps": planned_steps(settings),
         "recipe": made.recipe,
         "dataset": made.dataset.info._asdict(),
         **provenance(),

@@ -287,14 +287,14 @@ def conclude(
 
 
 def config(
-    settings: SimpleNamespace, identified: Mapping[str, Any], *sources: Dataset, **more: Any
+    settings: SimpleNamespace, identified: Mapping[str, Any], steps: int, *sources: Dataset
 ) -> dict[str, Any]:
-    """config.json."""
+    """config.json of a stream of `steps` batches."""
     facts = [source.info._asdict() for source in sources]
     return {
         "flags": vars(settings),
         "identity": identified,
+        "steps": steps,
         "dataset": facts[0] if len(facts) == 1 else facts,
-        **more,
         **skeleton.provenance(),
     }

@@ -119,11 +119,10 @@ def meant(experiment: Experiment, preset: str, flags: list[str]) -> list[str]:
 def is_finished(workdir: Path) -> bool:
     """Whether a run has its results, of all its steps."""
     try:
-        flags = json.loads((workdir / "config.json").read_text())["flags"]
-        steps = json.loads((workdir / "results.json").read_text())["steps"]
+        planned = json.loads((workdir / "config.json").read_text())["steps"]
+        return json.loads((workdir / "results.json").read_text())["steps"] >= planned
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return steps >= (0 if flags.get("eval_only") else flags["steps"])
 
 
 def seconds(workdir: Path) -> float:

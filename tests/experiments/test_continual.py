@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import continual, streaming
+from experiments.benchmarks.rows import is_finished
 from experiments.common import UsageError, parse
 from experiments.grid import parse_grid
 
@@ -124,6 +125,7 @@ def test_a_run_leaves_what_the_contract_names(run, tmp_path):
     assert status == 0
     assert results == json.loads((tmp_path / "run/results.json").read_text())
     assert (results["experiment"], results["steps"], results["published"]) == ("continual", 4, None)
+    assert is_finished(tmp_path / "run")
     matrices = np.load(tmp_path / "run/eval.npz")["accuracy_matrix"]
     assert matrices.shape == (2, 2, 2) and matrices.max() <= 100
     retained = results["eval"]["metrics"]["retained_accuracy"]

@@ -34,7 +34,7 @@ def test_finished_runs_are_drawn_against_their_accuracy(tmp_path, capsys):
         of_seeds = {"accuracy": {"of_medians": accuracy}}
         results = {"steps": steps, "published": row, "eval": {"metrics": {"accuracy": {}}, "seeds": of_seeds}}
         (workdir / "results.json").write_text(json.dumps(results))
-        (workdir / "config.json").write_text('{"flags": {"steps": 4}}')
+        (workdir / "config.json").write_text('{"steps": 4}')
         (workdir / "seconds.json").write_text('{"seconds": 120.5}')
     assert run_time(f"--results={tmp_path}", f"--output={tmp_path / 'out'}") == 0
     found = json.loads((tmp_path / "out" / "runs.json").read_text())

@@ -52,9 +52,9 @@ def test_flags_without_a_meaning_for_a_row_are_left_out(capsys):
 
 def test_a_run_is_finished_with_all_its_steps(tmp_path):
     assert not rows.is_finished(tmp_path)
-    for steps, planned, only, finished in ((3, 5, False, False), (5, 5, False, True), (0, 5, True, True)):
+    for steps, planned, finished in ((3, 5, False), (5, 5, True), (0, 0, True)):
         (tmp_path / "results.json").write_text(json.dumps({"steps": steps}))
-        (tmp_path / "config.json").write_text(json.dumps({"flags": {"steps": planned, "eval_only": only}}))
+        (tmp_path / "config.json").write_text(json.dumps({"steps": planned}))
         assert rows.is_finished(tmp_path) == finished
 
 
