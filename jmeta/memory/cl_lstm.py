@@ -92,15 +92,15 @@ def cl_lstm(
     ) -> tuple[dict[str, Any], dict]:  # fmt: skip
         """The first layer's convolution of all images, and what the labels add to the gates of each layer."""
         label = jax.nn.one_hot(feedback, way, dtype=x.dtype)
-        first = params.cells[0]
-        gates = _convolve(x, first.inputs) + jnp.broadcast_to(first.bias, (*x.shape[:-1], 4 * filters))
+        first = params.cells[0].inputs
+        if params.labels[0] is not None:
+            spread = jnp.broadcast_to(label[:, None, None], (*x.shape[:-1], way))
+            x, first = jnp.concatenate([x, spread], -1), jnp.concatenate([first, params.labels[0]], 2)
         planes = [
             None if kernel is None else jnp.tensordot(label, _label_maps(kernel, *_size(x, layer)), 1)
-            for layer, kernel in enumerate(params.labels)
+            for layer, kernel in enumerate(params.labels[1:], 1)
         ]
-        if planes[0] is not None:
-            gates = gates + planes[0]
-        return {"gates": gates, "planes": planes[1:], "label": label}, state
+        return {"gates": _convolve(x, first), "planes": planes, "label": label}, state
 
     def carry(params: Weights, inputs: dict[str, Any]) -> State:
         _, height, width, _ = inputs["gates"].shape
@@ -121,10 +121,9 @@ def cl_lstm(
             else:
                 seen = jnp.concatenate([_joined(below, index), output], axis=-1)
                 gates = _convolve(seen, jnp.concatenate([cell.inputs, cell.recurrent], axis=2))
-                gates = gates + jnp.broadcast_to(cell.bias, gates.shape)
                 if inputs["planes"][index - 1] is not None:
                     gates = gates + inputs["planes"][index - 1]
-            output, state = gated(gates, state)
+            output, state = gated(gates + jnp.broadcast_to(cell.bias, gates.shape), state)
             layers.append((output, state))
             below.append(_pool(output))
         features = jnp.concatenate([layers[-1][0].reshape(-1), inputs["label"]])
