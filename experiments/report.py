@@ -1,8 +1,9 @@
 """Runs beside the published numbers, on standard output and as report.md and report.csv.
 
-python -m experiments.report --workdirs=runs [--workdirs=other/a,other/b] [--output=runs]
+python -m experiments.report --workdirs=runs [--workdirs=other/a,other/b] [--against=runs/c] [--output=runs]
 
   --workdirs: workdirs of runs, folders of them or glob patterns in quotes; separated by commas; repeatable
+  --against:  a run to subtract from the others, test task by test task, with the interval of the difference
   --output:   the folder to write report.md and report.csv into [runs]
 
 Runs of experiments.online_continual are drawn there too, as online_continual_by_length.png and
@@ -30,9 +31,9 @@ def main(argv: Sequence[str]) -> int:
         print(__doc__.strip())
         return 0
     try:
-        patterns, output = _parse(argv)
+        patterns, against, output = _parse(argv)
         runs = table.collect(table.find_workdirs(patterns))
-        markdown = table.to_markdown(runs)
+        markdown = table.to_markdown(runs) + _differences(runs, against)
         output.mkdir(parents=True, exist_ok=True)
         _write(output / "report.md", markdown)
         _write(output / "report.csv", table.to_csv(runs))
@@ -48,6 +49,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _differences(runs: Sequence[table.Run], against: str | None) -> str:
+    if against is None:
+        return ""
+    from jmeta.report.paired import differences_table  # which imports jax
+
+    try:
+        return "\n" + differences_table([run.workdir for run in runs], against)
+    except ValueError as error:
+        raise UsageError(f"--against={against}: {error}; give the workdir of a finished run") from error
+
+
 def _draw(runs: Sequence[table.Run], output: Path) -> None:
     continual = [run for run in runs if run.results.get("experiment") == "online_continual"]
     if continual:
@@ -57,9 +69,10 @@ def _draw(runs: Sequence[table.Run], output: Path) -> None:
         online_figures.accuracy_by_subtask(continual, output / "online_continual_by_subtask.png")
 
 
-def _parse(argv: Sequence[str]) -> tuple[list[str], Path]:
+def _parse(argv: Sequence[str]) -> tuple[list[str], str | None, Path]:
     values = flags.FlagValues()
     flags.DEFINE_multi_string("workdirs", [], "workdirs, folders of them or patterns", flag_values=values)
+    flags.DEFINE_string("against", None, "a run to subtract from the others", flag_values=values)
     flags.DEFINE_string("output", "runs", "the folder to write into", flag_values=values)
     try:
         rest = values(list(argv))[1:]
@@ -72,7 +85,7 @@ def _parse(argv: Sequence[str]) -> tuple[list[str], Path]:
     patterns = [part for text in values.workdirs for part in text.split(",") if part]
     if not patterns:
         raise UsageError("no --workdirs; give the --workdir of a run, a folder of runs or a pattern")
-    return patterns, Path(values.output)
+    return patterns, values.against, Path(values.output)
 
 
 def _write(path: Path, text: str) -> None:

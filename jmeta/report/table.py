@@ -204,9 +204,9 @@ def _finished_table(runs: Sequence[Run]) -> str:
     for record in (compare(run) for run in runs if run.status == "finished"):
         source = _source(record["paper"], record["table"]) if record["paper"] else ""
         metric = "accuracy (%)" if record["metric"] == "accuracy" else record["metric"]
-        ours = _pm(record["mean"], record["ci95"])
-        theirs = _pm(record["paper_mean"], record["paper_ci95"])
-        difference = _pm(record["difference"], record["difference_ci95"], "+")
+        ours = plus_minus(record["mean"], record["ci95"])
+        theirs = plus_minus(record["paper_mean"], record["paper_ci95"])
+        difference = plus_minus(record["difference"], record["difference_ci95"], "+")
         run = [f"`{record['workdir']}`", record["algorithm"], _setting_of(record), record["norm"]]
         rows.append([*run, _steps(record), metric, ours, theirs, difference, source])
     if not rows:
@@ -216,7 +216,7 @@ def _finished_table(runs: Sequence[Run]) -> str:
         "over each seed's median); difference: ours less the paper's, with the interval that holds for "
         "independent test tasks."
     )
-    return f"{note}\n\n{_table(head, rows)}"
+    return f"{note}\n\n{markdown_table(head, rows)}"
 
 
 def _others(runs: Sequence[Run]) -> str:
@@ -249,7 +249,7 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
     legend += f", {content['evaluation']} ({content['authors']}, {content['venue']})."
     if any(row["origin"] == "official_code" for row in rows):
         legend += " †: run by the authors with the method's official code."
-    return f"{title}\n\n{legend}\n\n{_table(head, body)}"
+    return f"{title}\n\n{legend}\n\n{markdown_table(head, body)}"
 
 
 def _column(dataset: str, way: int | None, shot: int | None) -> str:
@@ -263,7 +263,7 @@ def _ours_by_setting(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[str]]:
         if compare(run)["paper"]:
             row, metrics = run.results["published"], run.results["eval"]["metrics"]
             ours = [summary(run.results, name) for name in metrics_of(row) if name in metrics]
-            values = " / ".join(_pm(one["mean"], one["ci95"]) for one in ours)
+            values = " / ".join(plus_minus(one["mean"], one["ci95"]) for one in ours)
             found.setdefault(setting(row), []).append(f"**{values}** (`{run.workdir}`)")
     return found
 
@@ -272,7 +272,7 @@ def _published_cell(row: Row | None) -> str:
     if row is None:
         return ""
     mark = " †" if row["origin"] == "official_code" else ""
-    return " / ".join(_pm(row[name]["mean"], row[name]["ci95"]) for name in metrics_of(row)) + mark
+    return " / ".join(plus_minus(row[name]["mean"], row[name]["ci95"]) for name in metrics_of(row)) + mark
 
 
 def _source(paper: str, table: str) -> str:
@@ -293,13 +293,16 @@ def _steps(record: dict[str, Any]) -> str:
     return f"{step} of {planned}" if planned is not None and step != planned else str(step)
 
 
-def _pm(mean: float | None, ci95: float | None, sign: str = "") -> str:
+def plus_minus(mean: float | None, ci95: float | None, sign: str = "") -> str:
+    """A mean and its interval as text, "+" for `sign` to show that of the mean too; empty without a mean."""
     if mean is None:
         return ""
     return f"{mean:{sign}.2f}" + ("" if ci95 is None else f" ± {ci95:.2f}")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown; a cell that is None is empty."""
+
     def line(cells: Sequence[Any]) -> str:
         shown = ("" if cell is None else str(cell).replace("|", "\\|") for cell in cells)
         return f"| {' | '.join(shown)} |"
