@@ -51,9 +51,10 @@ class Lane(NamedTuple):
 class Programs(NamedTuple):
     """What is compiled. Everything but images and indices has a leading axis [lane].
 
-    `begin(images, lanes) -> states`; `advance(images, lanes, states, kept, task) -> (states, kept, report)`,
-    where `kept` [lane, task, ...] holds what prediction needs after each task and `report` {name: [lane]} the
-    means over the task; `matrices(images, lanes, kept) -> [lane, after, on]`.
+    `begin(images, lanes) -> states`; `advance(images, lanes, states, kept, task, step) -> (states, kept,
+    report)` learns one pass over a task from its batch `step` on, where `kept` [lane, task, ...] holds what
+    prediction needs after each task and `report` {name: [lane]} the means over the pass;
+    `matrices(images, lanes, kept) -> [lane, after, on]`.
     """
 
     begin: Callable[..., PyTree]
@@ -65,7 +66,8 @@ def run(settings: SimpleNamespace) -> int:
     """Run to results.json, or as far as the time or a signal lets it; the exit status."""
     workdir, identified = default_workdir(NAME, settings), identity(NAME, settings)
     deadline = streaming.deadline(settings)
-    steps = settings.tasks * settings.passes * settings.samples // settings.batch
+    per_task = settings.passes * settings.samples // settings.batch
+    steps = settings.tasks * per_task
     with skeleton.usage_errors():
         workdir.mkdir(parents=True, exist_ok=True)
         if streaming.finished_before(workdir, identified, steps):
@@ -79,7 +81,7 @@ def run(settings: SimpleNamespace) -> int:
         checkpoints.check_identity()
         write_json(workdir / "config.json", streaming.config(settings, identified, steps, source))
         ended, compile_seconds = _stream(settings, programs, images, lanes, checkpoints, workdir, deadline)
-    status = streaming.interrupted(ended, workdir)
+    status = streaming.interrupted(ended, workdir, least=per_task)
     if status is not None:
         return status
     return _finish(settings, programs, images, lanes, points, ended, compile_seconds, workdir)
@@ -134,11 +136,12 @@ def make_programs(settings: SimpleNamespace, lanes: int) -> Programs:
         return over_lanes(lambda lane: play.initial(learner(lane), images, lane.stream, lane.key), lanes)
 
     def advance(
-        images: streams.Images, lanes: Lane, states: PyTree, kept: PyTree, task: Array
+        images: streams.Images, lanes: Lane, states: PyTree, kept: PyTree, task: Array, step: Array
     ) -> tuple[PyTree, PyTree, dict[str, Array]]:
         def one(lane: Lane, state: PyTree, kept: PyTree) -> tuple:
             key = jax.random.fold_in(lane.key, 1)
-            state, info = play.play_task(learner(lane), images, lane.stream, state, task, key)
+            steps = step + jnp.arange(settings.samples // settings.batch, dtype=jnp.int32)
+            state, info = play.play_task(learner(lane), images, lane.stream, state, task, key, steps=steps)
             kept = jax.tree.map(lambda so_far, now: so_far.at[task].set(now), kept, without_memory(state))
             report = {name: value.mean() for name, value in info.items()}
             if settings.algorithm in LEARNS_RATES:
@@ -165,19 +168,22 @@ def _stream(
     workdir: Path,
     deadline: float,
 ) -> tuple[Ended, float]:
-    """Learn the tasks that are left; also the seconds that compiling took."""
-    per_task = settings.passes * settings.samples // settings.batch
+    """Learn the tasks that are left, pass by pass; also the seconds that compiling took."""
+    per_pass = settings.samples // settings.batch
+    per_task = settings.passes * per_pass
     states = programs.begin(images, lanes)
     kept = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], settings.tasks, *leaf.shape[1:]), leaf.dtype),
         without_memory(states),
     )
-    program, compile_seconds = streaming.compiled(programs.advance, images, lanes, states, kept, jnp.int32(0))
+    first = jnp.int32(0), jnp.int32(0)
+    program, compile_seconds = streaming.compiled(programs.advance, images, lanes, states, kept, *first)
 
     def advance(states: PyTree, kept: PyTree, done: int) -> Part:
-        task = done // per_task
-        states, kept, report = program(images, lanes, states, kept, jnp.int32(task))
-        return Part(states, kept, done + per_task, report, {"task": task})
+        place = map(jnp.int32, divmod(done, per_task))
+        states, kept, report = program(images, lanes, states, kept, *place)
+        done += per_pass
+        return Part(states, kept, done, report, {"tasks_seen": done / per_task})
 
     steps = settings.tasks * per_task
     ended = streaming.learn_stream(settings, advance, states, kept, steps, checkpoints, workdir, deadline)

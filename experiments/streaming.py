@@ -251,9 +251,10 @@ def finished_before(workdir: Path, identified: dict[str, Any], steps: int) -> bo
     return found is not None
 
 
-def interrupted(ended: Ended, workdir: Path) -> int | None:
-    """The exit status of a stream that a signal stopped, or that has not begun in time; None of others."""
-    if not ended.signal and ended.done:
+def interrupted(ended: Ended, workdir: Path, *, least: int = 1) -> int | None:
+    """The exit status of a stream that a signal stopped, or that the time ended before there were results,
+    after the `least` number of batches; None of others."""
+    if not ended.signal and ended.done >= least:
         return None
     skeleton.say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
     return 128 + ended.signal if ended.signal else 0

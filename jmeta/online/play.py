@@ -20,14 +20,22 @@ def initial(learner: Online, images: Images, stream: TaskStream, key: Key) -> Py
 
 
 def play_task(
-    learner: Online, images: Images, stream: TaskStream, state: PyTree, task: Array, key: Key
+    learner: Online,
+    images: Images,
+    stream: TaskStream,
+    state: PyTree,
+    task: Array,
+    key: Key,
+    *,
+    steps: Array | None = None,
 ) -> tuple[PyTree, Metrics]:
-    """Observe all batches of one task [], in one scan.
+    """Observe the batches of one task [] in one scan: all of them, or those numbered `steps` [step].
 
     Step s of task t has the key fold_in(fold_in(key, t), s). Returns the state and what the learner reports,
     [step].
     """
     key = jax.random.fold_in(key, task)
+    steps = jnp.arange(stream.rows.shape[1], dtype=jnp.int32) if steps is None else steps
 
     def step(state: PyTree, index: Array) -> tuple[PyTree, Metrics]:
         return learner.observe(
@@ -38,7 +46,7 @@ def play_task(
             key=jax.random.fold_in(key, index),
         )
 
-    return jax.lax.scan(step, state, jnp.arange(stream.rows.shape[1], dtype=jnp.int32))
+    return jax.lax.scan(step, state, steps)
 
 
 def play(

@@ -38,16 +38,16 @@ def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -
     """Draw the share of weights whose learning is shut off against the tasks or batches seen, a line for each
     parameter group (von Oswald et al. 2021, Figures 3, 4 and S5).
 
-    records: the lines of metrics.jsonl, of which those with a sparsity count, and where any has "task", only
-    those; weights W1, W2, ... are solid, biases b1, b2, ... dashed. Where "sparsity/<group>_by_lane" is
+    records: the lines of metrics.jsonl, of which those with a sparsity count, and where any has "tasks_seen",
+    only those; weights W1, W2, ... are solid, biases b1, b2, ... dashed. Where "sparsity/<group>_by_lane" is
     there, a band shows the deviation over the runs side by side.
     """
     records = [record for record in records if any(name.startswith("sparsity") for name in record)]
-    by_task = any("task" in record for record in records)
-    records = [record for record in records if "task" in record or not by_task]
+    by_task = any("tasks_seen" in record for record in records)
+    records = [record for record in records if "tasks_seen" in record or not by_task]
     names = [name for name in (records[0] if records else {}) if name.startswith("sparsity/")]
     groups = sorted(name for name in names if not name.endswith("_by_lane"))
-    seen = np.asarray([record["task"] + 1 if by_task else record["step"] for record in records])
+    seen = np.asarray([record["tasks_seen" if by_task else "step"] for record in records])
     with _figure(path, width=4.6, height=3.0) as figure:
         panel = figure.subplots()
         for name in groups:

@@ -137,6 +137,7 @@ def test_a_run_leaves_what_the_contract_names(run, tmp_path):
     assert results["learned"].keys() >= {"sparsity", "sparsity/W1", "sparsity/b3"}
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4] and len(lines[0]["loss_by_lane"]) == 2
+    assert [line["tasks_seen"] for line in lines] == [1, 2]
     for name in ("accuracy_matrix", "sparsity", "learning_curves"):
         assert (tmp_path / f"run/figures/{name}.png").stat().st_size > 5000
 
@@ -161,6 +162,20 @@ def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, killed_at):
     assert resumed["eval"]["metrics"] == whole["eval"]["metrics"] and resumed["steps"] == whole["steps"]
     a, b = (np.load(tmp_path / part / "eval.npz")["accuracy_matrix"] for part in ("whole", "parts"))
     np.testing.assert_array_equal(a, b)
+
+
+def test_passes_over_a_task_are_seen_one_by_one(run, tmp_path):
+    status, results = run("--algorithm=er", "--batch=10", "--passes=2", f"--workdir={tmp_path / 'run'}")
+    assert status == 0 and results["steps"] == 8
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["tasks_seen"] for line in lines] == [0.5, 1, 1.5, 2]
+
+
+def test_time_that_ends_in_the_first_task_leaves_no_results(tmp_path):
+    ended = streaming.Ended(None, 2, 1.0, None, {})
+    assert streaming.interrupted(ended, tmp_path, least=4) == 0
+    assert streaming.interrupted(ended, tmp_path, least=2) is None
+    assert streaming.interrupted(ended._replace(signal=15), tmp_path) == 143
 
 
 def test_a_grid_runs_every_point_and_reports_the_best_first(run, tmp_path):

@@ -31,12 +31,17 @@ def played(model, problem):
 
 
 def test_the_whole_stream_is_its_tasks_one_after_another(problem, played):
-    """The same stream taken apart at every task, as a run with checkpoints does."""
+    """The same stream taken apart at every pass over a task, as a run with checkpoints does."""
     learner, state, (last, kept, info) = played
-    advance = jax.jit(lambda state, task: play.play_task(learner, *problem, state, task, jax.random.key(3)))
+    advance = jax.jit(
+        lambda state, task, steps: play.play_task(
+            learner, *problem, state, task, jax.random.key(3), steps=steps
+        )
+    )
     for task in range(TASKS):
-        state, report = advance(state, jnp.int32(task))
-        np.testing.assert_allclose(report["loss"], info["loss"][task], rtol=1e-12)
+        for steps in jnp.arange(4).reshape(2, 2):
+            state, report = advance(state, jnp.int32(task), steps)
+            np.testing.assert_allclose(report["loss"], info["loss"][task, steps], rtol=1e-12)
         for name, leaf in state.params.items():
             np.testing.assert_allclose(kept.params[name][task], leaf, rtol=1e-12)
     assert info["loss"].shape == (TASKS, 4) and kept.memory == ()

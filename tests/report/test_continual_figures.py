@@ -19,7 +19,7 @@ def test_the_accuracy_matrix_shows_its_numbers(tmp_path):
 @pytest.mark.parametrize("lanes", [False, True])
 def test_sparsity_has_a_line_for_each_group(tmp_path, lanes):
     records = [
-        {"task": task, "loss": 1.0, "sparsity/W1": 0.1 * task, "sparsity/b1": 0.2 * task}
+        {"tasks_seen": task + 1.0, "loss": 1.0, "sparsity/W1": 0.1 * task, "sparsity/b1": 0.2 * task}
         | ({"sparsity/W1_by_lane": [0.1 * task, 0.3], "sparsity/b1_by_lane": [0.0, 0.1]} if lanes else {})
         for task in range(3)
     ]
