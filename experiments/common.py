@@ -243,7 +243,7 @@ def _check_numbers(settings: SimpleNamespace) -> None:
              "hidden_units": 1, "adapt_batch": 1, "pretrain_batch": 1,
              "presentations": 2, "delay": 1, "hidden": 1, "curriculum_every": 1, "remat_every": 1,
              "batch": 1, "cosine_steps": 0, "held_out": 0,
-             "truncate_every": 1, "subtasks": 2, "subtask_shot": 1, "slots": 2, "test_query": 1,
+             "truncate_every": 1, "subtasks": 2, "subtask_shot": 1, "slots": 1, "test_query": 1,
              "modulator_filters": 1}  # fmt: skip
     for name, smallest in least.items():
         value = getattr(settings, name, None)
@@ -281,11 +281,12 @@ def _check_numbers(settings: SimpleNamespace) -> None:
 def in_flags(message: str, flags: Iterable[str]) -> str:
     """The library's message with the arguments that it names written as flags of these names.
 
-    Rewritten are `name=True`, `name=value`, and names that are no words, for their underscore.
+    Rewritten are `name=True`, `name=value`, and names that are no words, for their underscore; not within a
+    path, a list or quotes.
     """
     for name in flags:
         whole = r"(?![\w/.-])" if "_" in name else "(?==)"
-        message = re.sub(rf"(?<![\w/.-]){name}(?:=True\b|{whole})", f"--{name}", message)
+        message = re.sub(rf"(?<![\w/.,:='-]){name}(?:=True\b|{whole})", f"--{name}", message)
     return message
 
 

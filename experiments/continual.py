@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from experiments.common import Experiment, Flag, UsageError, launch, shared
-from experiments.grid import parse_grid
+from experiments.grid import check_numbers, parse_grid
 
 ROTATIONS, PERMUTATIONS, MANY = "mnist_rotations", "mnist_permutations", "mnist_many_permutations"
 PROBLEMS = {
@@ -39,6 +39,8 @@ USES = {
 }  # fmt: skip
 TUNABLE = ("learning_rate", "initial_rate", "rate_learning_rate", "inner_rate", "rate", "mask_learning_rate",
            "initial_score", "margin", "within", "across")  # fmt: skip
+_NOT_NEGATIVE = ("rate_learning_rate", "mask_learning_rate", "margin")
+_POSITIVE = tuple(name for name in TUNABLE if name not in (*_NOT_NEGATIVE, "initial_score"))
 _ARGUMENTS = {"clip_norm": "clip", "replay_batches": "batches"}
 MANY_SLOTS = {"capacity": 500, "slots": 5}
 
@@ -88,6 +90,7 @@ def _presets() -> dict[str, dict[str, Any]]:
             presets[f"table5_{dataset}_{algorithm}"] = row | own_values(algorithm, dataset)
     for algorithm in ("la_maml", "sparse_la_maml"):
         row = {"algorithm": algorithm, "dataset": ROTATIONS, "num_seeds": 3}
+        row |= own_values(algorithm, ROTATIONS)
         presets[f"figure3_{algorithm}"] = row
         ten = {"passes": 10, "glances": 1}
         presets[f"figure4_{algorithm}"] = row | ten
@@ -119,8 +122,8 @@ FLAGS = (
         "hidden": Flag("integer", 100, "units of each of the two hidden layers"),
         "initialise": _own("enum", "initial weights", ("he_normal", "glorot_uniform")),
         "learning_rate": _own("float", "of the weights"),
-        "initial_rate": _own("float", "la_maml: the learned rates at first"),
-        "rate_learning_rate": _own("float", "la_maml: of the learned rates"),
+        "initial_rate": _own("float", "la_maml, la_maml_sync: the learned rates at first"),
+        "rate_learning_rate": _own("float", "la_maml, la_maml_sync: of the learned rates"),
         "inner_rate": _own("float", "replay_maml: of the steps that look ahead"),
         "rate": _own("float", "sparse_la_maml: of all steps"),
         "mask_learning_rate": _own("float", "sparse_la_maml: of the masks' scores"),
@@ -183,15 +186,14 @@ def settle(settings: SimpleNamespace) -> SimpleNamespace:
         value = getattr(settled, name, None)
         if value is not None and value < smallest:
             raise UsageError(f"--{name}={value}; expected at least {smallest}")
-    for name in set(TUNABLE) - {"initial_score"}:
-        value = getattr(settled, name, None)
-        if value is not None and not 0 <= value < float("inf"):
-            raise UsageError(f"--{name}={value}; expected a number of at least 0")
     if settled.samples % settled.batch:
-        raise UsageError(f"--batch={settled.batch} does not divide --samples={settled.samples}")
+        raise UsageError(
+            f"--batch={settled.batch} does not divide --samples={settled.samples}; give a --batch that does"
+        )
     if settled.transform_seed is not None and settled.transform_seed < 0:
         raise UsageError(f"--transform_seed={settled.transform_seed}; expected at least 0")
-    points_of(settled)
+    for point in points_of(settled):
+        check_numbers(vars(settled) | point, positive=_POSITIVE, not_negative=_NOT_NEGATIVE)
     return settled
 
 

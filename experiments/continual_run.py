@@ -19,7 +19,7 @@ from experiments import run as skeleton
 from experiments import streaming
 from experiments.common import default_workdir, identity, write_json
 from experiments.continual import learner_settings, points_of, published_row
-from experiments.streaming import Ended, Part
+from experiments.streaming import Chosen, Ended, Part
 from experiments.tasks import open_dataset
 from jmeta.data import streams
 from jmeta.losses import cross_entropy
@@ -54,7 +54,7 @@ class Programs(NamedTuple):
     `begin(images, lanes) -> states`; `advance(images, lanes, states, kept, task, step) -> (states, kept,
     report)` learns one pass over a task from its batch `step` on, where `kept` [lane, task, ...] holds what
     prediction needs after each task and `report` {name: [lane]} the means over the pass;
-    `matrices(images, lanes, kept) -> [lane, after, on]`.
+    `matrices(images, lanes, kept, last) -> [lane, after, on]`, up to the last task that was learned.
     """
 
     begin: Callable[..., PyTree]
@@ -69,7 +69,7 @@ def run(settings: SimpleNamespace) -> int:
     per_task = settings.passes * settings.samples // settings.batch
     steps = settings.tasks * per_task
     with skeleton.usage_errors():
-        workdir.mkdir(parents=True, exist_ok=True)
+        skeleton.make_workdir(workdir)
         if streaming.finished_before(workdir, identified, steps):
             return 0
         source = open_dataset(settings, settings.images)
@@ -77,10 +77,13 @@ def run(settings: SimpleNamespace) -> int:
         points = points_of(settings)
         lanes = make_lanes(settings, points, images)
         programs = make_programs(settings, len(points) * settings.num_seeds)
+        states = programs.begin(images, lanes)
     with contextlib.closing(Checkpoints(workdir / "checkpoints", identified)) as checkpoints:
         checkpoints.check_identity()
         write_json(workdir / "config.json", streaming.config(settings, identified, steps, source))
-        ended, compile_seconds = _stream(settings, programs, images, lanes, checkpoints, workdir, deadline)
+        ended, compile_seconds = _stream(
+            settings, programs, images, lanes, states, checkpoints, workdir, deadline
+        )
     status = streaming.interrupted(ended, workdir, least=per_task)
     if status is not None:
         return status
@@ -150,9 +153,10 @@ def make_programs(settings: SimpleNamespace, lanes: int) -> Programs:
 
         return over_lanes(one, lanes, states, kept)
 
-    def matrices(images: streams.Images, lanes: Lane, kept: PyTree) -> Array:
+    def matrices(images: streams.Images, lanes: Lane, kept: PyTree, last: Array) -> Array:
         def one(lane: Lane, kept: PyTree) -> Array:
-            return play.accuracy_matrix(learner(lane), kept, images, lane.stream, part=settings.matrix)
+            part = {"part": settings.matrix, "last": last}
+            return play.accuracy_matrix(learner(lane), kept, images, lane.stream, **part)
 
         return jax.lax.map(lambda inputs: one(*inputs), (lanes, kept))
 
@@ -164,6 +168,7 @@ def _stream(
     programs: Programs,
     images: streams.Images,
     lanes: Lane,
+    states: PyTree,
     checkpoints: Checkpoints,
     workdir: Path,
     deadline: float,
@@ -171,7 +176,6 @@ def _stream(
     """Learn the tasks that are left, pass by pass; also the seconds that compiling took."""
     per_pass = settings.samples // settings.batch
     per_task = settings.passes * per_pass
-    states = programs.begin(images, lanes)
     kept = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], settings.tasks, *leaf.shape[1:]), leaf.dtype),
         without_memory(states),
@@ -202,46 +206,41 @@ def _finish(
 ) -> int:
     """The accuracy matrices, results and figures."""
     tasks = ended.done * settings.batch // (settings.passes * settings.samples)
-    program, _ = streaming.compiled(programs.matrices, images, lanes, ended.state.model_state)
+    kept, last = ended.state.model_state, jnp.int32(tasks - 1)
+    program, _ = streaming.compiled(programs.matrices, images, lanes, kept, last)
     begun = time.monotonic()
-    matrices = 100 * np.asarray(program(images, lanes, ended.state.model_state), np.float64)
+    matrices = 100 * np.asarray(program(images, lanes, kept, last), np.float64)
     seconds = time.monotonic() - begun
     matrices = matrices[:, :tasks, :tasks].reshape(len(points), settings.num_seeds, tasks, -1)
     summaries = [[play.summary(matrix) for matrix in of_seeds] for of_seeds in matrices]
-    by_point = [streaming.over_seeds(of_seeds) for of_seeds in summaries]
-    best = int(np.argmax([metrics["retained_accuracy"]["mean"] for metrics in by_point]))
+    chosen = streaming.choose(points, summaries, "retained_accuracy")
     results = streaming.results(
         NAME,
         settings,
         ended,
         compile_seconds,
-        tasks * len(points) * settings.num_seeds,
-        {
-            "split": "test",
-            "tasks": tasks,
-            "norm": None,
-            "metrics": by_point[best],
-            "seeds": {name: [seed[name] for seed in summaries[best]] for name in summaries[best][0]},
-            "seconds": round(seconds, 3),
-        },
-        [{"values": point, "metrics": metrics} for point, metrics in zip(points, by_point)],
+        chosen,
+        {"split": "test", "tasks": tasks, "norm": None, "seconds": round(seconds, 3)},
         dataset=settings.dataset,
-        learned=read_learned(settings, ended.state),
+        learned=read_learned(settings, ended.state, chosen),
         published=published_row(settings),
     )
-    whole = {"accuracy_matrix_of_grid": matrices} if settings.grid else {}
+    arrays = {"accuracy_matrix": matrices[chosen.index]}
+    arrays |= {"accuracy_matrix_of_grid": matrices} if settings.grid else {}
 
     def draw(folder: Path) -> None:
-        continual_figures.accuracy_matrix(matrices[best].mean(0), folder / "accuracy_matrix.png")
+        continual_figures.accuracy_matrix(arrays["accuracy_matrix"].mean(0), folder / "accuracy_matrix.png")
 
-    return streaming.conclude(workdir, results, {"accuracy_matrix": matrices[best]} | whole, draw)
+    return streaming.conclude(workdir, results, arrays, chosen.lanes, draw)
 
 
-def read_learned(settings: SimpleNamespace, state: LearnerState) -> dict[str, float]:
-    """The sparsity of each layer at the end, the mean over lanes; nothing where no rates are learned."""
+def read_learned(settings: SimpleNamespace, state: LearnerState, chosen: Chosen) -> dict[str, float]:
+    """The sparsity of each layer at the end, of the chosen point the mean over seeds; nothing where no rates
+    are learned."""
     if settings.algorithm not in LEARNS_RATES:
         return {}
-    by_lane = jax.jit(jax.vmap(sparsity_by_layer))(state.meta.learned)
+    learned = jax.tree.map(lambda leaf: leaf[chosen.lanes], state.meta.learned)
+    by_lane = jax.jit(jax.vmap(sparsity_by_layer))(learned)
     return {name: float(value.mean()) for name, value in by_lane.items()}
 
 

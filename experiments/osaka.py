@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from experiments.common import Experiment, Flag, UsageError, launch, shared
-from experiments.grid import parse_grid
+from experiments.grid import check_numbers, parse_grid
 
 C_MAML = ("c_maml", "sparse_c_maml", "sparse_relu_c_maml")
 BAYESIAN = ("bgd", "metacog", "metabgd")
@@ -41,6 +41,9 @@ USES: dict[str, tuple[str, ...]] = {
 }
 # What may stand on a --grid, and of that what changes the pre-training too.
 TUNABLE = ("learning_rate", "mask_learning_rate", "inner_lr", "threshold", "modulation", "deviation")
+_POSITIVE = ("learning_rate", "inner_lr", "deviation")
+_NOT_NEGATIVE = ("mask_learning_rate", "threshold", "modulation", "mask_penalty")
+_ENDLESS = ("threshold", "modulation")  # may be infinite
 CHANGE_PRETRAINING = ("learning_rate", "mask_learning_rate", "inner_lr")
 
 NEVER = float("inf")
@@ -63,7 +66,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
                          "mask_initial": (0.5, 0.4), "order": ("first", "mixed")},
     "metabgd": _BAYES | {"inner_steps": 16, "inner_lr": (0.05, 0.01), "order": ("mixed", "first")},
     "c_maml": _FULL | {"learn_rates": True},
-    "sparse_c_maml": _FULL | {"mask_learning_rate": 0.001},
+    "sparse_c_maml": _FULL | {"mask_learning_rate": 0.003},
     "sparse_relu_c_maml": _FULL | {"mask_learning_rate": 0.001},
 }  # fmt: skip
 _COMMON = {"order": "mixed", "query": 15, "pretrain_steps": 100_000, "restart": "code"}
@@ -129,7 +132,10 @@ def _own(kind: str, help: str, choices: tuple[str, ...] = ()) -> Flag:
 FLAGS = (
     {
         "algorithm": Flag("enum", "c_maml", "what learns", ALGORITHMS),
-        "stay": Flag("float", 0.98, "probability that the next batch is of the same task"),
+        "stay": Flag(
+            "float", 0.98,
+            "probability that the next batch is of the same task; defaults are of the nearer of 0.98 and 0.9",
+        ),
     }
     | shared("data_dir", "download", "way", "shot", "query", "steps", way=10, shot=5, steps=10_000)
     | shared("filters", "learning_rate", "inner_lr", "inner_steps", "order", learning_rate=None,
@@ -189,6 +195,8 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
     """Flags that the chosen algorithm does not use."""
     everything = set().union(*USES.values())
     reasons = dict.fromkeys(everything - set(USES[settings.algorithm]), f"{settings.algorithm} has none")
+    if "pretrain" in reasons:
+        reasons["pretrain"] = f"{settings.algorithm} {'always' if pretrains(settings) else 'never'} does"
     if "pretrain" in USES[settings.algorithm] and not pretrains(settings):
         reasons |= dict.fromkeys(_PRETRAINING, "--nopretrain trains nothing before the stream")
     if settings.prolonged is False:
@@ -218,12 +226,12 @@ def settle(settings: SimpleNamespace) -> SimpleNamespace:
     for name in ("samples", "pretrain_steps"):
         if (value := getattr(settled, name)) is not None and value < 1:
             raise UsageError(f"--{name}={value}; expected at least 1")
-    for name in ("mask_learning_rate", "threshold", "modulation", "deviation", "mask_penalty", "patience"):
-        if (value := getattr(settled, name)) is not None and not value >= 0:
-            raise UsageError(f"--{name}={value}; expected a number of at least 0")
+    if settled.patience is not None and settled.patience < 0:
+        raise UsageError(f"--patience={settled.patience}; expected at least 0")
     if settled.validation_tasks is None and pretrains(settled):
         settled.validation_tasks = 100 * settled.meta_batch
-    points_of(settled)
+    for point in points_of(settled):
+        check_numbers(vars(settled) | point, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, endless=_ENDLESS)
     return settled
 
 

@@ -20,7 +20,7 @@ from experiments.common import default_workdir, identity, write_json
 from experiments.osaka import points_of, published_row
 from experiments.osaka_learners import SPARSE, at_point, make_learner
 from experiments.osaka_pretraining import pretrain_all, pretrained_lanes
-from experiments.streaming import Ended, Part
+from experiments.streaming import Chosen, Ended, Part
 from experiments.tasks import open_dataset
 from jmeta.data import osaka
 from jmeta.data.source import Dataset
@@ -61,13 +61,14 @@ def run(settings: SimpleNamespace) -> int:
     deadline = streaming.deadline(settings)
     workdir, identified = default_workdir(NAME, settings), identity(NAME, settings)
     with skeleton.usage_errors():
-        workdir.mkdir(parents=True, exist_ok=True)
+        skeleton.make_workdir(workdir)
         if streaming.finished_before(workdir, identified, settings.steps):
             return 0
         sources = open_sources(settings)
         characters = osaka.inverted(osaka.together(list(sources[0].splits.values())))
         articles = [source.splits["train"] for source in sources[1:]]
         data = osaka.domains([characters, *articles], list(DOMAINS.values()))
+        osaka.require_classes(data, settings.way)
         points = points_of(settings)
         lanes = make_lanes(settings, points)
         programs = make_programs(settings)
@@ -204,50 +205,41 @@ def _finish(
         [summary({name: values[point, seed] for name, values in records.items()}) for seed in range(shape[1])]
         for point in range(shape[0])
     ]
-    by_point = [streaming.over_seeds(of_seeds) for of_seeds in summaries]
-    best = int(np.argmax([metrics["cumulative_accuracy"]["mean"] for metrics in by_point]))
+    chosen = streaming.choose(points, summaries, "cumulative_accuracy")
     results = streaming.results(
         NAME,
         settings,
         ended,
         compile_seconds,
-        ended.done * shape[0] * shape[1],
-        {
-            "split": "stream",
-            "tasks": ended.done,
-            "norm": "batch",
-            "metrics": by_point[best],
-            "seeds": {name: [seed.get(name) for seed in summaries[best]] for name in summaries[best][0]},
-        },
-        [{"values": point, "metrics": metrics} for point, metrics in zip(points, by_point)],
+        chosen,
+        {"split": "stream", "tasks": ended.done, "norm": "batch"},
         dataset=f"osaka_stay{100 * settings.stay:g}",
         way=settings.way,
         shot=settings.shot,
-        learned=read_learned(settings, ended.state, outcomes, best),
+        learned=read_learned(settings, ended.state, outcomes, chosen),
         published=published_row(settings),
     )
-    mine = {name: values[best] for name, values in records.items()}
+    mine = {name: values[chosen.index] for name, values in records.items()}
     whole = {"accuracy_of_grid": records["accuracy"]} if settings.grid else {}
 
     def draw(folder: Path) -> None:
-        domains = (records["domain"][best], list(DOMAINS))
-        continual_figures.accuracy_over_stream(records["accuracy"][best], *domains, folder / "accuracy.png")
+        continual_figures.accuracy_over_stream(
+            mine["accuracy"], mine["domain"], list(DOMAINS), folder / "accuracy.png"
+        )
 
-    return streaming.conclude(workdir, results, mine | whole, draw)
+    return streaming.conclude(workdir, results, mine | whole, chosen.lanes, draw)
 
 
 def read_learned(
-    settings: SimpleNamespace, state: LearnerState, outcomes: Sequence[Outcome], best: int
+    settings: SimpleNamespace, state: LearnerState, outcomes: Sequence[Outcome], chosen: Chosen
 ) -> dict[str, float]:
     """Of the best point: what pre-training reached (the mean over seeds), and the masks' sparsity at last."""
     found: dict[str, float] = {}
-    if outcomes and outcomes[best].best:
-        chosen = outcomes[best].best
-        found["pretraining_steps"] = float(outcomes[best].step)
-        found["pretraining_accuracy"] = float(np.mean(chosen["metrics"]["accuracy"]))
+    if outcomes and (reached := outcomes[chosen.index].best):
+        found["pretraining_steps"] = float(outcomes[chosen.index].step)
+        found["pretraining_accuracy"] = float(np.mean(reached["metrics"]["accuracy"]))
     if settings.algorithm in SPARSE:
-        lanes = slice(best * settings.num_seeds, (best + 1) * settings.num_seeds)
-        rule = jax.tree.map(lambda leaf: leaf[lanes], state.meta.slow.meta["rule"])
+        rule = jax.tree.map(lambda leaf: leaf[chosen.lanes], state.meta.slow.meta["rule"])
         by_lane = jax.jit(jax.vmap(sparsity_by_layer))(rule)
         found |= {name: float(value.mean()) for name, value in by_lane.items()}
     return found

@@ -202,7 +202,15 @@ def _check_paths(settings: SimpleNamespace, workdir: Path) -> None:
     """What a path can spoil, before anything is loaded or compiled."""
     if settings.init_from and not (Path(settings.init_from) / "config.json").is_file():
         raise UsageError(f"--init_from={settings.init_from}: no config.json; give the workdir of a run")
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_workdir(workdir)
+
+
+def make_workdir(workdir: Path) -> None:
+    """Make the folder of a run. Raises UsageError where there is a file in its place."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"--workdir={workdir}: there is a file in its place; give a folder") from None
 
 
 def _on_host(state: LearnerState) -> LearnerState:

@@ -194,6 +194,17 @@ def line(
     }
 
 
+def of_lanes(logged: Mapping[str, Any], lanes: slice) -> dict[str, Any]:
+    """A line of the log as it were if there had been these lanes alone."""
+    found = dict(logged)
+    for name, values in logged.items():
+        if name.endswith("_by_lane"):
+            finite = [value for value in values[lanes] if value is not None]
+            found[name] = values[lanes]
+            found[name.removesuffix("_by_lane")] = float(np.mean(finite)) if finite else None
+    return found
+
+
 def _told(report: Mapping[str, np.ndarray]) -> str:
     return "  ".join(
         f"{name} {np.nanmean(report[name]):.4g}" for name in ("loss", "accuracy") if name in report
@@ -211,17 +222,41 @@ def over_seeds(summaries: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
     return found
 
 
+class Chosen(NamedTuple):
+    """The best point of a grid: its `index`, its `lanes`, its `metrics` over seeds and those of each of its
+    `seeds`; and the metrics of every point, `grid`."""
+
+    index: int
+    lanes: slice
+    metrics: dict[str, dict[str, float | None]]
+    seeds: dict[str, list[float | None]]
+    grid: list[dict[str, Any]]
+
+
+def choose(
+    points: Sequence[Mapping[str, float]], summaries: Sequence[Sequence[Mapping[str, float]]], metric: str
+) -> Chosen:
+    """The point whose mean `metric` is highest, of summaries [point][seed]."""
+    by_point = [over_seeds(of_seeds) for of_seeds in summaries]
+    best = int(np.argmax([metrics[metric]["mean"] for metrics in by_point]))
+    seeds = {name: [seed.get(name) for seed in summaries[best]] for name in summaries[best][0]}
+    count = len(summaries[best])
+    grid = [{"values": point, "metrics": metrics} for point, metrics in zip(points, by_point)]
+    return Chosen(best, slice(best * count, (best + 1) * count), by_point[best], seeds, grid)
+
+
 def results(
     experiment: str,
     settings: SimpleNamespace,
     ended: Ended,
     compile_seconds: float,
-    tasks: float,
+    chosen: Chosen,
     evaluation: Mapping[str, Any],
-    grid: Sequence[Mapping[str, Any]],
     **more: Any,
 ) -> dict[str, Any]:
-    """results.json; `tasks` that the lanes learned in all, `more` of its fields."""
+    """results.json: of the `chosen` point, with what else is to be said of its `evaluation`, among it the
+    "tasks" that a lane learned, and `more` of its fields."""
+    lanes = len(chosen.grid) * settings.num_seeds
     return {
         "experiment": experiment,
         "algorithm": settings.algorithm,
@@ -234,10 +269,12 @@ def results(
         "train": {
             "seconds": round(ended.seconds, 3),
             "compile_seconds": round(compile_seconds, 3),
-            "tasks_per_second": round(tasks / ended.seconds, 3) if ended.seconds else None,
+            "tasks_per_second": round(lanes * evaluation["tasks"] / ended.seconds, 3)
+            if ended.seconds
+            else None,
         },
-        "eval": evaluation,
-        "grid": grid if settings.grid else None,
+        "eval": {**evaluation, "metrics": chosen.metrics, "seeds": chosen.seeds},
+        "grid": chosen.grid if settings.grid else None,
         **more,
     }
 
@@ -264,18 +301,20 @@ def conclude(
     workdir: Path,
     found: Mapping[str, Any],
     arrays: dict[str, np.ndarray],
+    lanes: slice,
     draw: Callable[[Path], None],
 ) -> int:
     """Write eval.npz, figures and results.json, and print the results; the exit status.
 
-    `draw(folder)` draws into the folder of the figures what the log's lines do not say.
+    The curves are of these `lanes`; `draw(folder)` draws into the folder of the figures what the log's lines
+    do not say.
     """
     skeleton.write_arrays(workdir / "eval.npz", arrays)
     try:
         folder = workdir / "figures"
         folder.mkdir(exist_ok=True)
-        lines = read_metrics(workdir / "metrics.jsonl")
-        figures.learning_curves(lines, folder / "learning_curves.png")
+        lines = [of_lanes(line, lanes) for line in read_metrics(workdir / "metrics.jsonl")]
+        figures.learning_curves(lines, folder / "learning_curves.png", against="batches seen")
         if any("sparsity" in line for line in lines):
             continual_figures.sparsity_by_layer(lines, folder / "sparsity.png")
         draw(folder)

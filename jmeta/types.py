@@ -135,8 +135,10 @@ class Memory(NamedTuple):
 class Online(NamedTuple):
     """A continual learner that updates itself by gradients.
 
-    `init(key, x) -> state`; `observe(state, batch, *, task, first_pass, key) -> (state, info)`;
-    `predict(state, x) -> outputs`.
+    `init(key, x) -> state`, for example inputs; `observe(state, batch, *, task, first_pass, key) -> (state,
+    info)`, where `task` [] is the number of the batch's task (most learners ignore it), `first_pass` [] says
+    whether its examples are seen for the first time, and are to be remembered, and `key` draws what is
+    replayed; `predict(state, x) -> outputs`.
     """
 
     init: Callable[..., PyTree]

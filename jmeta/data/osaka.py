@@ -103,9 +103,20 @@ def timeline(key: Key, *, steps: int, stay: float) -> Timeline:
     return Timeline(key_shown, jax.lax.cummax(jnp.where(switched, step, 0)))
 
 
+def require_classes(data: Domains, way: int) -> None:
+    """Raise ValueError where a domain has fewer classes than a batch of `way` needs."""
+    least = int(np.min(data.classes))
+    if way > least:
+        raise ValueError(f"way={way}; expected at most the {least} classes of the smallest domain")
+
+
 def shown_at(data: Domains, line: Timeline, step: Array | int, *, way: int, shot: int) -> Shown:
     """What is shown at a step: the classes that were drawn when its task began, and images drawn with
-    replacement from the whole of each class."""
+    replacement from the whole of each class.
+
+    `way` may not exceed the classes of the smallest domain, which this cannot see inside of jit: see
+    `require_classes`.
+    """
     began = line.began[step]
     key_task, key_images = jax.random.split(line.key)
     key_domain, key_classes = jax.random.split(jax.random.fold_in(key_task, began))

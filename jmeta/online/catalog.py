@@ -11,7 +11,7 @@ from jmeta.online.c_maml import c_maml
 from jmeta.online.experience_replay import experience_replay
 from jmeta.online.frozen import frozen
 from jmeta.online.gem import gem
-from jmeta.online.la_maml import la_maml
+from jmeta.online.la_maml import la_maml, la_maml_sync
 from jmeta.online.mer import mer
 from jmeta.online.meta_bgd import meta_bgd
 from jmeta.online.online_adam import online_adam
@@ -27,7 +27,7 @@ LEARNERS: dict[str, Callable[..., Online]] = {
     "agem": agem,
     "mer": mer,
     "la_maml": la_maml,
-    "la_maml_sync": la_maml,
+    "la_maml_sync": la_maml_sync,
     "replay_maml": replay_maml,
     "sparse_la_maml": sparse_la_maml,
 }

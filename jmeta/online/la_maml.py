@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.online.meta_replay import meta_replay
-from jmeta.online.state import descend
+from jmeta.online.state import descend, require
 from jmeta.types import Array, Batch, Model, Online, PyTree
 
 
@@ -26,7 +26,7 @@ def la_maml(
 
         alpha <- alpha - rate_learning_rate * clip(dL / d alpha)
         theta <- theta - max(alpha, 0) * clip(dL / d theta)      asynchronous: with the new alpha
-        theta <- theta - learning_rate * clip(dL / d theta)      synchronous ("Sync La-MAML")
+        theta <- theta - learning_rate * clip(dL / d theta)      synchronous (`la_maml_sync`)
 
     A rate that is not positive has no gradient, and holds its weight still from then on.
 
@@ -41,6 +41,9 @@ def la_maml(
     Raises:
       ValueError: for settings that mean nothing.
     """
+    require("la_maml", initial_rate=initial_rate)
+    if learning_rate is not None:
+        require("la_maml", learning_rate=learning_rate)
 
     def update(params: PyTree, alpha: PyTree, grads: PyTree, alpha_grads: PyTree) -> tuple[PyTree, PyTree]:
         alpha = descend(alpha, rate_learning_rate, alpha_grads)
@@ -56,3 +59,11 @@ def la_maml(
         update=update,
         **options,
     )
+
+
+def la_maml_sync(
+    model: Model, loss: Callable[[PyTree, Batch], Array], *, learning_rate: float = 0.1, **options: Any
+) -> Online:
+    """Synchronous La-MAML: the weights move by one `learning_rate`, not by the learned ones, which are of the
+    inner steps alone. `options` are those of `la_maml`."""
+    return la_maml(model, loss, learning_rate=learning_rate, **options)

@@ -81,18 +81,21 @@ def accuracy_matrix(
     *,
     chunk: int = 1000,
     part: Literal["whole", "ends"] = "whole",
+    last: Array | None = None,
 ) -> Array:
     """Accuracy on the test images of each task after each task, [after, on], shares of 1.
 
     `kept`: states with a leading axis [after], as `play` keeps them. `chunk` test images are predicted at a
     time, by all states at once; it must divide their number, or else the whole set is taken. The "ends" of
-    the matrix are its diagonal and its last row, all that `summary` needs; the rest is then NaN.
+    the matrix are its diagonal and its last row, all that `summary` needs; the rest is then NaN. Of a stream
+    that ended early `last` [] is the last task that was learned, and rows after it mean nothing.
     """
     count = images.test_y.shape[0]
     size = chunk if count % chunk == 0 else count
     rows = jnp.arange(count, dtype=jnp.int32).reshape(-1, size)
 
     tasks = jnp.arange(stream.maps.shape[0], dtype=jnp.int32)
+    last = tasks[-1] if last is None else last
 
     def right(states: PyTree, task: Array, rows: Array) -> Array:
         batch = test_rows(images, stream, task, rows)
@@ -100,7 +103,7 @@ def accuracy_matrix(
         return (outputs.argmax(-1) == batch.y[None]).sum(1)
 
     def on_task(task: Array) -> Array:
-        after = tasks if part == "whole" else jnp.stack([task, tasks[-1]])
+        after = tasks if part == "whole" else jnp.stack([task, last])
         states = jax.tree.map(lambda leaf: leaf[after], kept)
         counts = jax.lax.map(lambda rows: right(states, task, rows), rows).sum(0)
         return jnp.full(tasks.shape, jnp.nan).at[after].set(counts)

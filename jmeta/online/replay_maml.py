@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.online.meta_replay import meta_replay
-from jmeta.online.state import descend
+from jmeta.online.state import descend, require
 from jmeta.types import Array, Batch, Model, Online, PyTree
 
 
@@ -27,6 +27,7 @@ def replay_maml(
     `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of `jmeta.online.meta_replay.meta_replay`. Raises
     ValueError for settings that mean nothing.
     """
+    require("replay_maml", inner_rate=inner_rate, learning_rate=learning_rate)
 
     def rates(learned: PyTree, params: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, inner_rate), params)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.online.meta_replay import meta_replay
-from jmeta.online.state import descend
+from jmeta.online.state import descend, require
 from jmeta.rules.masks import straight_through
 from jmeta.types import Array, Batch, Model, Online, PyTree
 
@@ -41,6 +41,7 @@ def sparse_la_maml(
     Raises:
       ValueError: for settings that mean nothing.
     """
+    require("sparse_la_maml", rate=rate)
 
     def rates(scores: PyTree, params: PyTree) -> PyTree:
         return jax.tree.map(lambda m: jnp.asarray(rate, m.dtype) * straight_through(m), scores)

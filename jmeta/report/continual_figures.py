@@ -28,7 +28,7 @@ def accuracy_matrix(matrix: Any, path: str | os.PathLike[str]) -> Path:
         panel.set(xlabel="tested on task", ylabel="after task")
         _whole_tasks(panel.xaxis, panel.yaxis)
         panel.set_title(
-            f"retained {retained:.1f} %, backward transfer {retained - learning:+.1f}", loc="left"
+            f"retained {retained:.1f} %, backward transfer {retained - learning:+.1f} %", loc="left"
         )
         figure.colorbar(shown, ax=panel, label="accuracy (%)")
     return Path(path)
@@ -57,7 +57,7 @@ def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -
             panel.plot(seen, share, "-" if group.startswith("W") else "--", color=colour, label=group)
             lanes = [record.get(f"{name}_by_lane") for record in records]
             if all(lanes):
-                spread = 100 * np.asarray(lanes, float).std(axis=1)
+                spread = 100 * _deviation(np.asarray(lanes, float), axis=1)
                 panel.fill_between(
                     seen, share - spread, share + spread, color=colour, alpha=0.15, linewidth=0
                 )
@@ -80,7 +80,7 @@ def accuracy_over_stream(
     accuracies, domains = 100 * np.asarray(accuracies, float), np.asarray(domains)
     steps = np.arange(1, accuracies.shape[1] + 1)
     cumulative = accuracies.cumsum(1) / steps[None]
-    mean, spread = cumulative.mean(0), cumulative.std(0)
+    mean, spread = cumulative.mean(0), _deviation(cumulative, axis=0)
     with _figure(path, width=6.4, height=2.8) as figure:
         panel, beside = figure.subplots(1, 2, width_ratios=(2, 1))
         panel.plot(steps, mean, color=PALETTE[0])
@@ -91,10 +91,17 @@ def accuracy_over_stream(
             shown = [row[where] for row, where in zip(accuracies, domains == place) if where.any()]
             means = np.asarray([row.mean() for row in shown])
             if means.size:
-                beside.bar(place, means.mean(), yerr=means.std(), color=PALETTE[place + 1], width=0.6)
+                beside.bar(
+                    place, means.mean(), yerr=_deviation(means, axis=0), color=PALETTE[place + 1], width=0.6
+                )
         beside.set(ylabel="accuracy (%)", ylim=(0, 102), xlim=(-0.6, len(names) - 0.4))
         beside.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=20)
     return Path(path)
+
+
+def _deviation(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """The sample deviation, as in results.json; 0 of a single value."""
+    return values.std(axis=axis, ddof=1) if values.shape[axis] > 1 else np.zeros_like(values.sum(axis=axis))
 
 
 def _whole_tasks(*axes: Any) -> None:

@@ -40,8 +40,10 @@ _STYLE = {
 _LABELS = {"loss": "loss", "accuracy": "accuracy (%)", "squared_error": "mean squared error"}
 
 
-def learning_curves(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
-    """Draw training and validation metrics against the outer update, a panel for each metric that was logged.
+def learning_curves(
+    records: Iterable[Record], path: str | os.PathLike[str], *, against: str = "outer update"
+) -> Path:
+    """Draw training and validation metrics `against` what a step is, a panel for each metric that was logged.
 
     records: the lines of metrics.jsonl, {"step", "split": "train" or "validation", "loss", "accuracy" (0 to
     1), "squared_error"}; a missing key or a value that is not finite is a missing point. Where there are many
@@ -55,7 +57,7 @@ def learning_curves(records: Iterable[Record], path: str | os.PathLike[str]) -> 
             scale = 100.0 if name == "accuracy" else 1.0
             _draw_training(panel, *_series(records, name, "train", scale))
             _draw_validation(panel, *_series(records, name, "validation", scale))
-            panel.set(xlabel="outer update", ylabel=_LABELS[name])
+            panel.set(xlabel=against, ylabel=_LABELS[name])
             panel.margins(x=0.02)
             _whole_steps(panel)
         _legend_above(figure, panels[0])

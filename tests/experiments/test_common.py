@@ -138,7 +138,8 @@ def test_the_library_speaks_of_arguments_and_an_entry_point_of_flags(capsys):
     assert say("allow the download with download=True") == "allow the download with --download"
     assert say("lower way or use rotations=True") == "lower way or use --rotations"
     assert say("image_size is 3, horizon=2.0") == "--image_size is 3, --horizon=2.0"
-    for untouched in ("--data_dir=x", "/tmp/data_dir/x", "log_horizon is nan", "the seed of a split"):
+    for untouched in ("--data_dir=x", "/tmp/data_dir/x", "log_horizon is nan", "the seed of a split",
+                      "--grid=image_size=3,solver_steps=1:2", "each of 'image_size'"):  # fmt: skip
         assert say(untouched) == untouched
 
     def run(settings):

@@ -60,7 +60,10 @@ def test_a_grid_is_a_product_of_lists():
     points = parse_grid("rate=0.1:0.2,mask_learning_rate=1", ("rate", "mask_learning_rate"))
     assert points == [{"rate": 0.1, "mask_learning_rate": 1.0}, {"rate": 0.2, "mask_learning_rate": 1.0}]
     assert parse_grid("", ()) == [{}]
-    for text, message in (("rate=0.1", "expected once each of learning_rate"), ("learning_rate=a", "number")):
+    for text, message in (
+        ("rate=0.1", "expected once each of 'learning_rate'"),
+        ("learning_rate=a", "number"),
+    ):
         with pytest.raises(UsageError, match=message):
             settled("--algorithm=sgd", f"--grid={text}")
 
@@ -73,6 +76,9 @@ def test_a_grid_is_a_product_of_lists():
         (["--rate_learning_rate=-1"], "--rate_learning_rate=-1.0; expected a number of at least 0"),
         (["--batch=7"], "--batch=7 does not divide --samples=1000"),
         (["--grid=within=1"], "'within'; expected once each"),
+        (["--grid=initial_rate=0.1:-1"], "--initial_rate=-1.0; expected a positive number"),
+        (["--grid=initial_rate=nan"], "--initial_rate=nan; expected a positive number"),
+        (["--algorithm=mer", "--within=0"], "--within=0.0; expected a positive number"),
     ],
 )
 def test_flags_that_cannot_be(flags, message):
@@ -151,6 +157,22 @@ def test_the_ends_of_the_matrix_give_the_same_metrics(run, tmp_path):
     assert settled("--dataset=mnist_many_permutations").matrix == "ends"
 
 
+def test_a_stream_that_ended_early_has_the_metrics_of_what_it_learned(run, tmp_path, monkeypatch):
+    """The time is over after the first of the two tasks."""
+    whole = streaming.learn_stream
+
+    def half(settings, advance, states, kept, steps, *rest):
+        return whole(settings, advance, states, kept, steps // 2, *rest)
+
+    monkeypatch.setattr(streaming, "learn_stream", half)
+    flags = ["--algorithm=er", "--batch=10"]
+    _, of_all = run(*flags, f"--workdir={tmp_path / 'whole'}")
+    _, of_ends = run(*flags, "--matrix=ends", f"--workdir={tmp_path / 'ends'}")
+    assert of_all["eval"]["tasks"] == of_ends["eval"]["tasks"] == 1
+    assert of_all["eval"]["metrics"] == of_ends["eval"]["metrics"]
+    assert of_ends["eval"]["metrics"]["retained_accuracy"]["mean"] > 0
+
+
 def test_a_stopped_stream_goes_on_to_the_same_numbers(run, tmp_path, killed_at):
     flags = ["--algorithm=er", "--replay=3", "--capacity=20", "--checkpoint_every=1"]
     _, whole = run(*flags, f"--workdir={tmp_path / 'whole'}")
@@ -187,6 +209,19 @@ def test_a_grid_runs_every_point_and_reports_the_best_first(run, tmp_path):
     assert results["eval"]["metrics"]["retained_accuracy"]["mean"] == max(retained)
     matrices = np.load(tmp_path / "grid/eval.npz")["accuracy_matrix_of_grid"]
     np.testing.assert_allclose(matrices[:, 0, -1].mean(1), retained)
+
+
+def test_what_a_grid_has_learned_is_that_of_its_best_point(run, tmp_path):
+    flags = ["--algorithm=sparse_la_maml", "--glances=1", "--mask_learning_rate=100"]
+    grid = "--grid=rate=0.000001:0.1"
+    _, results = run(*flags, grid, f"--workdir={tmp_path / 'grid'}")
+    best = int(np.argmax([point["metrics"]["retained_accuracy"]["mean"] for point in results["grid"]]))
+    last = json.loads((tmp_path / "grid/metrics.jsonl").read_text().splitlines()[-1])
+    by_lane = last["sparsity_by_lane"]
+    assert by_lane[0] != by_lane[1]
+    assert results["learned"]["sparsity"] == pytest.approx(by_lane[best], rel=1e-6)
+    alone = streaming.of_lanes(last, slice(best, best + 1))
+    assert alone["sparsity"] == by_lane[best] and alone["sparsity_by_lane"] == [by_lane[best]]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_but_not_a_grid():

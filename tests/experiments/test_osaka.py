@@ -70,7 +70,10 @@ def test_published_rows_are_those_of_table_6():
         (["--noprolonged", "--restart=code"], "without prolonged phases none starts"),
         (["--stay=1.5"], "--stay=1.5; expected a probability"),
         (["--threshold=-1"], "--threshold=-1.0; expected a number of at least 0"),
-        (["--algorithm=maml", "--grid=inner_lr=1"], "'inner_lr'; expected once each of learning_rate"),
+        (["--algorithm=maml", "--grid=inner_lr=1"], "'inner_lr'; expected once each of 'learning_rate'"),
+        (["--algorithm=online_adam", "--grid=learning_rate=-1"], "--learning_rate=-1.0; expected a positive"),
+        (["--modulation=nan"], "--modulation=nan; expected a number of at least 0"),
+        (["--algorithm=maml", "--nopretrain"], "has no meaning here: maml always does"),
     ],
 )
 def test_flags_that_cannot_be(flags, message):
@@ -121,6 +124,14 @@ def run(monkeypatch, capsys, enable_x64):
         return status, json.loads(out[-1]) if out else None
 
     return call
+
+
+def test_a_batch_cannot_have_more_classes_than_a_domain(run, tmp_path, capsys):
+    with pytest.raises(UsageError, match="way=5; expected at most the 4 classes of the smallest domain"):
+        run("--algorithm=online_adam", "--way=5", f"--workdir={tmp_path / 'run'}")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="there is a file in its place; give a folder"):
+        run("--algorithm=online_adam", f"--workdir={tmp_path / 'file'}")
 
 
 def test_a_run_leaves_what_the_contract_names(run, tmp_path):

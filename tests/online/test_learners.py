@@ -240,6 +240,12 @@ def test_what_cannot_be_is_said(model):
         build("lamaml", model, jmeta.cross_entropy)
     with pytest.raises(ValueError, match="la_maml: glances=0; expected a positive number"):
         build("la_maml", model, jmeta.cross_entropy, glances=0)
+    for name, setting in {
+        "la_maml": "initial_rate", "la_maml_sync": "learning_rate", "sparse_la_maml": "rate",
+        "replay_maml": "inner_rate",
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=f"{setting}=-1; expected a positive number"):
+            build(name, model, jmeta.cross_entropy, **{setting: -1})
     with pytest.raises(ValueError, match="meta_loss='first'; expected one of mean, last"):
         build("la_maml", model, jmeta.cross_entropy, meta_loss="first")
     with pytest.raises(ValueError, match="reservoir: capacity=0|capacity=0; expected a positive"):
