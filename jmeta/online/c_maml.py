@@ -83,7 +83,7 @@ def c_maml(
 
     Returns:
       The learner, which also reports `detected` and `updated`, 0 or 1. Before the first batch the fast
-      weights are zero, so that nothing is predicted.
+      weights are zero, and so are the logits.
 
     Raises:
       ValueError: for numbers that are not positive and an unknown restart.

@@ -21,7 +21,7 @@ from jmeta.types import Adapter, Array, Batch, Key, Metrics, Online, PyTree
 def frozen(adapter: Adapter, loss: BatchLoss) -> Online:
     """phi_t = adapt(theta, D_t), which predicts the next batch; theta never changes.
 
-    Any adapter will do. Before the first batch all fast weights are zero, so that nothing is predicted.
+    Any adapter will do. Before the first batch all fast weights are zero, and so are the logits.
     """
 
     def init(key: Key, x: PyTree) -> EpisodicState:
