@@ -7,7 +7,8 @@ python -m experiments.report --workdirs=runs [--workdirs=other/a,other/b] [--aga
   --output:   the folder to write report.md and report.csv into [runs]
 
 Runs of experiments.online_continual are drawn there too, as online_continual_by_length.png and
-online_continual_by_subtask.png (Figures 3 and 4 of Babu et al. 2021).
+online_continual_by_subtask.png (Figures 3 and 4 of Babu et al. 2021), and runs of experiments.continual with
+networks of several widths, as continual_by_width.png (von Oswald et al. 2021, Figure 3, right).
 A run without results.json is listed as unfinished, with its last step; one whose results.json cannot be used,
 as damaged. Exit status: 0 done; 2 for an unusable flag, a missing workdir or one without a run.
 """
@@ -67,6 +68,11 @@ def _draw(runs: Sequence[table.Run], output: Path) -> None:
 
         online_figures.accuracy_by_length(continual, output / "online_continual_by_length.png")
         online_figures.accuracy_by_subtask(continual, output / "online_continual_by_subtask.png")
+    sparse = [run for run in runs if "sparsity" in run.results.get("learned", {}) and "hidden" in run.flags]
+    if len({run.flags["hidden"] for run in sparse}) > 1:
+        from jmeta.report import continual_figures
+
+        continual_figures.by_width(sparse, output / "continual_by_width.png")
 
 
 def _parse(argv: Sequence[str]) -> tuple[list[str], str | None, Path]:

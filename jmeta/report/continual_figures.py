@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jmeta.report.figures import PALETTE, Record, _figure
+from jmeta.report.table import Run
 
 
 def accuracy_matrix(matrix: Any, path: str | os.PathLike[str]) -> Path:
@@ -65,6 +67,36 @@ def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -
         _whole_tasks(panel.xaxis)
         if groups:
             panel.legend(ncols=2)
+    return Path(path)
+
+
+def by_width(runs: Iterable[Run], path: str | os.PathLike[str]) -> Path:
+    """Draw the retained accuracy and the overall sparsity against the width of the hidden layers, a line for
+    each algorithm (von Oswald et al. 2021, Figure 3, right), of finished runs of experiments.continual.
+
+    The band is the 95 % interval over seeds; the axis of widths is logarithmic.
+    """
+    curves: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.flags["hidden"]):
+        curves.setdefault(run.results["algorithm"], []).append(run)
+    shown = sorted({run.flags["hidden"] for points in curves.values() for run in points})
+    with _figure(path, width=6.4, height=2.8) as figure:
+        retained, sparse = figure.subplots(1, 2)
+        for colour, (name, points) in zip(itertools.cycle(PALETTE), curves.items()):
+            widths = [run.flags["hidden"] for run in points]
+            metrics = [run.results["eval"]["metrics"]["retained_accuracy"] for run in points]
+            mean, spread = np.asarray([(m["mean"], m["ci95"] or 0.0) for m in metrics]).T
+            retained.plot(widths, mean, marker="o", color=colour, label=name)
+            retained.fill_between(widths, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+            shares = [100 * run.results["learned"]["sparsity"] for run in points]
+            sparse.plot(widths, shares, marker="o", color=colour)
+        for panel, label in ((retained, "retained accuracy (%)"), (sparse, "sparsity (%)")):
+            panel.set_xscale("log")
+            panel.minorticks_off()
+            panel.set_xticks(shown, [str(width) for width in shown])
+            panel.set(xlabel="units of a hidden layer", ylabel=label)
+        sparse.set_ylim(bottom=0)
+        retained.legend()
     return Path(path)
 
 

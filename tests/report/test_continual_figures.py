@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jmeta.report import continual_figures
+from jmeta.report.table import Run
 
 
 def pixels(path):
@@ -48,3 +49,14 @@ def test_accuracy_over_a_stream_is_cumulative_and_by_domain(tmp_path):
 
 def test_no_record_is_an_empty_figure(tmp_path):
     assert continual_figures.sparsity_by_layer([], tmp_path / "none.png").stat().st_size > 0
+
+
+def test_runs_of_several_widths_are_a_line_for_each_algorithm(tmp_path):
+    def run(algorithm, hidden, retained):
+        metrics = {"retained_accuracy": {"mean": retained, "std": None, "ci95": None}}
+        results = {"algorithm": algorithm, "eval": {"metrics": metrics}, "learned": {"sparsity": 1 / hidden}}
+        return Run("", "finished", 1, results, {"hidden": hidden})
+
+    runs = [run("sparse_la_maml", 200, 78.0), run("sparse_la_maml", 50, 74.0), run("la_maml", 50, 73.0)]
+    drawn = continual_figures.by_width(runs, tmp_path / "width.svg").read_text()
+    assert ">sparse_la_maml<" in drawn and ">la_maml<" in drawn and ">200<" in drawn
