@@ -113,6 +113,9 @@ SHARED = {
     # Not of the shared contract, but of more than one entry point.
     "split": Flag("string", None, "which published split of the dataset [its usual one]"),
     "rotations": Flag("boolean", False, "rotations by 90 degrees as new classes while training"),
+    "standardise": Flag(
+        "boolean", False, "images less their channel's mean, by its deviation, both of the training split"
+    ),
     "augment": Flag("enum", "none", "augmentation of training images", ("none", "crop_flip_jitter")),
     "download": Flag("boolean", False, "download the dataset's archives where they are missing"),
     "validation_tasks": Flag("integer", 200, "tasks of a validation"),

@@ -24,14 +24,14 @@ _TASKS = {
     "checkpoint_every": 1000, "eval_tasks": 1000,
 }  # fmt: skip
 _PAPER: dict[str, dict[str, Any]] = {
-    "cl_lstm": {"filters": 64, "hidden": 256, "clip_norm": 1.0, "learning_rate": 0.001},
+    "cl_lstm": {"filters": 64, "hidden": 256, "clip_norm": 1.0, "learning_rate": 0.001, "standardise": True},
     "oml": {"network": "paper", "filters": 256, "hidden": 1024, "clip_norm": 10.0, "learning_rate": 0.0001,
             "steps": 40000, "chunk": 2},
     "anml": {"network": "paper", "filters": 256, "modulator_filters": 112, "order": "first",
              "clip_norm": 10.0, "learning_rate": 0.001, "steps": 20000},
 }  # fmt: skip
 _SMALL: dict[str, dict[str, Any]] = {
-    "cl_lstm": {"filters": 16, "hidden": 64, "clip_norm": 1.0, "learning_rate": 0.003},
+    "cl_lstm": {"filters": 16, "hidden": 64, "clip_norm": 1.0, "learning_rate": 0.003, "standardise": True},
     "oml": {"filters": 64, "hidden": 256, "clip_norm": 10.0, "learning_rate": 0.001},
     "anml": {"filters": 32, "modulator_filters": 32, "order": "first", "clip_norm": 10.0,
              "learning_rate": 0.001},
@@ -82,7 +82,7 @@ FLAGS = (
         "test_query": Flag("integer", 15, "query examples of a class at validation and test"),
         "curriculum": Flag("string", "", "subtasks of shorter tasks to begin with, as 5,10,15"),
     }
-    | shared("curriculum_every", "inject", "skip", "filters")
+    | shared("curriculum_every", "inject", "skip", "standardise", "filters")
     | {
         "hidden": Flag("integer", None, "size of cl_lstm's LSTM; width of oml's first dense layer [256]"),
         "modulator_filters": Flag("integer", 64, "channels of anml's neuromodulatory network"),
@@ -180,10 +180,11 @@ def compose(settings: SimpleNamespace) -> Composition:
     from jmeta.data.online_streams import continual_few_shot
 
     source = tasks.open_dataset(settings)
+    scale = tasks.standardisation(source, settings)
 
     def sampler(split: str, subtasks: int) -> Any:
         query = settings.query if split == "train" else settings.test_query
-        varied = tasks.variations(split, settings)
+        varied = tasks.variations(split, settings) | scale
         episodes = source.episodes(split, way=subtasks, shot=settings.subtask_shot, query=query, **varied)
         return continual_few_shot(episodes, subtasks=subtasks, slots=settings.slots)
 
@@ -192,7 +193,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         "subtasks": settings.subtasks,
         "optimiser": tasks.optimiser_recipe(settings),
         "chunk": settings.chunk,
-        "input": {"shape": source.info.shape, "dtype": "float32"},
+        "input": {"shape": source.info.shape, "dtype": "float32", **scale},
     }
     if settings.num_seeds > 1:
         recipe["seeds"] = settings.num_seeds

@@ -22,7 +22,7 @@ PAPER_NAMES = {"cl_lstm": "CL+LSTM", "cnn_lstm": "CNN+LSTM", "cnn_f_lstm": "CNN-
 _PAPER = {
     "way": 5, "presentations": 10, "meta_batch": 16, "steps": 100000, "learning_rate": 0.001,
     "learning_rate_drops": "60000:0.0001,85000:0.00001", "clip_norm": 1.0, "eval_every": 1000,
-    "validation_tasks": 200, "checkpoint_every": 1000, "eval_tasks": 1000,
+    "validation_tasks": 200, "checkpoint_every": 1000, "eval_tasks": 1000, "standardise": True,
 }  # fmt: skip
 _REN = {"steps": 80000, "learning_rate_drops": "40000:0.0001,60000:0.00001", "clip_norm": 5.0,
         "weight_decay": 1e-5}  # fmt: skip
@@ -42,8 +42,9 @@ def _presets() -> dict[str, dict[str, Any]]:
         for algorithm in ("cl_lstm", "lstm", "ntm", "apl", "opn", "cpm"):
             own = _OWN.get(algorithm, {})
             presets[f"table1_{data}_{algorithm}"] = _PAPER | values | {"algorithm": algorithm} | own
-    for algorithm in ("cnn_f_lstm", "cnn_lstm"):
-        presets[f"table2_{algorithm}"] = _PAPER | _DATA["omniglot"] | {"algorithm": algorithm}
+    for algorithm in ("cnn_f_lstm", "cnn_lstm"):  # whose encoder starts from one that saw images in 0..1
+        own = {"algorithm": algorithm, "standardise": False}
+        presets[f"table2_{algorithm}"] = _PAPER | _DATA["omniglot"] | own
     for inject in ("lstm", "first", "all"):
         presets[f"table2_cl_lstm_{inject}"] = _PAPER | _DATA["omniglot"] | {"inject": inject}
     for delay in (2, 4, 5):
@@ -52,8 +53,8 @@ def _presets() -> dict[str, dict[str, Any]]:
             halved = {"steps": 50000, "learning_rate_drops": "30000:0.0001,42500:0.00001"}
             presets[f"table3_delay{delay}_pretrained"] = presets[f"table3_delay{delay}"] | halved
     small = _PAPER | _DATA["omniglot"] | {
-        "image_size": 14, "filters": 16, "hidden": 64, "steps": 20000, "learning_rate": 0.003,
-        "learning_rate_drops": "", "curriculum": "2,4,6,8", "curriculum_every": 1000, "eval_every": 500,
+        "image_size": 14, "filters": 16, "hidden": 64, "steps": 16000, "learning_rate": 0.003,
+        "learning_rate_drops": "", "curriculum": "2,4,6,8", "curriculum_every": 3000, "eval_every": 500,
         "checkpoint_every": 500,
     }  # fmt: skip
     for algorithm in ("cl_lstm", "lstm", "ntm", "apl", "opn", "cpm"):
@@ -78,7 +79,7 @@ FLAGS = (
         "curriculum": Flag("string", "", "presentations of shorter streams to begin with, as 2,4,6,8"),
     }
     | shared("curriculum_every", "inject", "skip", "remat_every", "truncate_every")
-    | shared("filters", "learning_rate_drops", "weight_decay")
+    | shared("standardise", "filters", "learning_rate_drops", "weight_decay")
     | shared("learning_rate", "clip_norm", learning_rate=0.001, clip_norm=1.0)
     | shared("meta_batch", "chunk", "steps", "eval_every", "validation_tasks", "eval_tasks", meta_batch=16)
     | shared("checkpoint_every", "log_every", "max_minutes", "seed", "num_seeds", "init_from", "eval_only")
@@ -186,9 +187,10 @@ def compose(settings: SimpleNamespace) -> Composition:
     from jmeta.data.online_streams import online_few_shot
 
     source = tasks.open_dataset(settings)
+    scale = tasks.standardisation(source, settings)
 
     def streams(split: str, presentations: int) -> Any:
-        varied = tasks.variations(split, settings)
+        varied = tasks.variations(split, settings) | scale
         episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
         return online_few_shot(episodes, delay=settings.delay)
 
@@ -199,7 +201,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         "truncate_every": settings.truncate_every,
         "optimiser": tasks.optimiser_recipe(settings),
         "chunk": settings.chunk,
-        "input": {"shape": source.info.shape, "dtype": "float32"},
+        "input": {"shape": source.info.shape, "dtype": "float32", **scale},
     }
     stages = tasks.stages(settings, settings.presentations, "presentations")
     if settings.num_seeds > 1:

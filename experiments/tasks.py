@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from experiments.common import UsageError, parse_drops
 
 if TYPE_CHECKING:
@@ -39,6 +41,24 @@ def variations(split: str, settings: SimpleNamespace) -> dict[str, Any]:
         return {}
     turned = {"rotations": True} if settings.rotations else {}
     return turned | ({} if settings.augment == "none" else {"transform": settings.augment})
+
+
+def standardisation(source: Dataset, settings: SimpleNamespace) -> dict[str, tuple[float, ...]]:
+    """The mean and deviation [channel] of the training split's images, scaled to 0..1, where `--standardise`
+    asks for them."""
+    if not settings.standardise:
+        return {}
+    images = np.asarray(source.splits["train"].examples)
+    if images.dtype != np.uint8:
+        raise UsageError(f"--standardise takes images of bytes; these are {images.dtype}")
+    values = np.arange(256) / 255
+    channels = np.moveaxis(images, -1, 0)
+    shares = [np.bincount(channel.ravel(), minlength=256) / channel.size for channel in channels]
+    means = [float(share @ values) for share in shares]
+    deviations = [float(share @ (values - mean) ** 2) ** 0.5 for share, mean in zip(shares, means)]
+    if not all(deviations):
+        raise UsageError("--standardise: a channel of the training images is the same everywhere")
+    return {"mean": tuple(means), "std": tuple(deviations)}
 
 
 def stages(settings: SimpleNamespace, longest: int, unit: str) -> tuple[tuple[int, int], ...]:

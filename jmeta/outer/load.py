@@ -28,7 +28,8 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter 
     """Adapter, or memory, and learner from a run's recipe, a dictionary of plain values:
 
     {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
-    "chunk": int or None, "input": {"shape": of one example, "dtype": name}}; and where they differ from the
+    "chunk": int or None, "input": {"shape": of one example, "dtype": name, and where the run standardised its
+    images the "mean" and "std" of each channel that it took}}; and where they differ from the
     defaults "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train
     side by side, "skip_nonfinite": True, "subtasks": how many a continual task has. Of a memory that plays
     streams "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in

@@ -127,3 +127,16 @@ def test_maml_offers_the_network_of_the_encoders():
     for name in ("encoder_omniglot", "encoder_cifar_fs"):
         chosen = parse(maml.EXPERIMENT, ["", f"--preset={name}"])
         assert model_recipe(chosen) == {"name": "conv_encoder", "filters": 64}
+
+
+def test_standardised_images_have_mean_0_and_deviation_1_over_the_training_split(image_folder):
+    flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=lstm"]
+    plain, made = (online_few_shot.compose(settings(*flags, *more)) for more in ((), ("--standardise",)))
+    keys = jax.random.split(jax.random.key(0), 200)
+    before, after = (np.asarray(jax.vmap(composed.train)(keys).x, np.float64) for composed in (plain, made))
+    scale = made.recipe["input"]
+    np.testing.assert_allclose(after, (before - scale["mean"]) / scale["std"], atol=1e-5)
+    channels = after.reshape(-1, after.shape[-1])
+    np.testing.assert_allclose(channels.mean(0), 0, atol=0.1)
+    np.testing.assert_allclose(channels.std(0), 1, atol=0.1)
+    assert "mean" not in plain.recipe["input"]
