@@ -66,7 +66,7 @@ def run(settings: SimpleNamespace) -> int:
     """Run to results.json, or as far as the time or a signal lets it; the exit status."""
     workdir, identified = default_workdir(NAME, settings), identity(NAME, settings)
     deadline = streaming.deadline(settings)
-    per_task = settings.passes * settings.samples // settings.batch
+    per_task = settings.passes * batches_of_pass(settings)
     steps = settings.tasks * per_task
     with skeleton.usage_errors():
         skeleton.make_workdir(workdir)
@@ -88,6 +88,11 @@ def run(settings: SimpleNamespace) -> int:
     if status is not None:
         return status
     return _finish(settings, programs, images, lanes, points, ended, compile_seconds, workdir)
+
+
+def batches_of_pass(settings: SimpleNamespace) -> int:
+    """Batches of one pass over a task."""
+    return settings.samples // settings.batch
 
 
 def make_lanes(settings: SimpleNamespace, points: list[dict[str, float]], images: streams.Images) -> Lane:
@@ -143,7 +148,7 @@ def make_programs(settings: SimpleNamespace, lanes: int) -> Programs:
     ) -> tuple[PyTree, PyTree, dict[str, Array]]:
         def one(lane: Lane, state: PyTree, kept: PyTree) -> tuple:
             key = jax.random.fold_in(lane.key, 1)
-            steps = step + jnp.arange(settings.samples // settings.batch, dtype=jnp.int32)
+            steps = step + jnp.arange(batches_of_pass(settings), dtype=jnp.int32)
             state, info = play.play_task(learner(lane), images, lane.stream, state, task, key, steps=steps)
             kept = jax.tree.map(lambda so_far, now: so_far.at[task].set(now), kept, without_memory(state))
             report = {name: value.mean() for name, value in info.items()}
@@ -174,7 +179,7 @@ def _stream(
     deadline: float,
 ) -> tuple[Ended, float]:
     """Learn the tasks that are left, pass by pass; also the seconds that compiling took."""
-    per_pass = settings.samples // settings.batch
+    per_pass = batches_of_pass(settings)
     per_task = settings.passes * per_pass
     kept = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], settings.tasks, *leaf.shape[1:]), leaf.dtype),
@@ -205,7 +210,7 @@ def _finish(
     workdir: Path,
 ) -> int:
     """The accuracy matrices, results and figures."""
-    tasks = ended.done * settings.batch // (settings.passes * settings.samples)
+    tasks = ended.done // (settings.passes * batches_of_pass(settings))
     kept, last = ended.state.model_state, jnp.int32(tasks - 1)
     program, _ = streaming.compiled(programs.matrices, images, lanes, kept, last)
     begun = time.monotonic()

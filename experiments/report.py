@@ -68,7 +68,8 @@ def _draw(runs: Sequence[table.Run], output: Path) -> None:
 
         online_figures.accuracy_by_length(continual, output / "online_continual_by_length.png")
         online_figures.accuracy_by_subtask(continual, output / "online_continual_by_subtask.png")
-    sparse = [run for run in runs if "sparsity" in run.results.get("learned", {}) and "hidden" in run.flags]
+    streams = [run for run in runs if run.results.get("experiment") == "continual"]
+    sparse = [run for run in streams if "sparsity" in run.results["learned"]]
     if len({run.flags["hidden"] for run in sparse}) > 1:
         from jmeta.report import continual_figures
 

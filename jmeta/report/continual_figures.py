@@ -72,13 +72,16 @@ def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -
 
 def by_width(runs: Iterable[Run], path: str | os.PathLike[str]) -> Path:
     """Draw the retained accuracy and the overall sparsity against the width of the hidden layers, a line for
-    each algorithm (von Oswald et al. 2021, Figure 3, right), of finished runs of experiments.continual.
+    each algorithm, stream and number of passes (von Oswald et al. 2021, Figure 3, right), of finished runs of
+    experiments.continual.
 
     The band is the 95 % interval over seeds; the axis of widths is logarithmic.
     """
     curves: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.flags["hidden"]):
-        curves.setdefault(run.results["algorithm"], []).append(run)
+        passes = f", {run.flags['passes']} passes" if run.flags["passes"] > 1 else ""
+        name = f"{run.results['algorithm']}, {run.results['dataset']}{passes}"
+        curves.setdefault(name, []).append(run)
     shown = sorted({run.flags["hidden"] for points in curves.values() for run in points})
     with _figure(path, width=6.4, height=2.8) as figure:
         retained, sparse = figure.subplots(1, 2)

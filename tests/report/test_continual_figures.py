@@ -55,8 +55,13 @@ def test_runs_of_several_widths_are_a_line_for_each_algorithm(tmp_path):
     def run(algorithm, hidden, retained):
         metrics = {"retained_accuracy": {"mean": retained, "std": None, "ci95": None}}
         results = {"algorithm": algorithm, "eval": {"metrics": metrics}, "learned": {"sparsity": 1 / hidden}}
-        return Run("", "finished", 1, results, {"hidden": hidden})
+        results["dataset"] = "mnist_rotations"
+        return Run("", "finished", 1, results, {"hidden": hidden, "passes": 1})
 
     runs = [run("sparse_la_maml", 200, 78.0), run("sparse_la_maml", 50, 74.0), run("la_maml", 50, 73.0)]
     drawn = continual_figures.by_width(runs, tmp_path / "width.svg").read_text()
-    assert ">sparse_la_maml<" in drawn and ">la_maml<" in drawn and ">200<" in drawn
+    assert (
+        ">sparse_la_maml, mnist_rotations<" in drawn
+        and ">la_maml, mnist_rotations<" in drawn
+        and ">200<" in drawn
+    )
