@@ -99,7 +99,7 @@ def by_width(runs: Iterable[Run], path: str | os.PathLike[str]) -> Path:
             panel.set_xticks(shown, [str(width) for width in shown])
             panel.set(xlabel="units of a hidden layer", ylabel=label)
         sparse.set_ylim(bottom=0)
-        retained.legend()
+        figure.legend(*retained.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return Path(path)
 
 
