@@ -145,7 +145,7 @@ SHARED = {
         0.0,
         "share of a label spread over the ways while training, in the inner and the outer loss",
     ),
-    "chunk": Flag("integer", None, "tasks played at a time, to bound memory [all]"),
+    "chunk": Flag("integer", None, "tasks played at a time, for less memory, on a CPU often faster [all]"),
     "inject": Flag(
         "enum", "first", "layers of cl_lstm that see the label, beside its LSTM", ("first", "all", "lstm")
     ),

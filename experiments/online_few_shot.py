@@ -55,7 +55,7 @@ def _presets() -> dict[str, dict[str, Any]]:
     small = _PAPER | _DATA["omniglot"] | {
         "image_size": 14, "filters": 16, "hidden": 64, "steps": 16000, "learning_rate": 0.003,
         "learning_rate_drops": "", "curriculum": "2,4,6,8", "curriculum_every": 3000, "eval_every": 500,
-        "checkpoint_every": 500,
+        "checkpoint_every": 500, "chunk": 4,
     }  # fmt: skip
     for algorithm in ("cl_lstm", "lstm", "ntm", "apl", "opn", "cpm"):
         presets[f"small_{algorithm}"] = small | {"algorithm": algorithm}

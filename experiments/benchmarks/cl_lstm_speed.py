@@ -3,9 +3,9 @@
     python -m experiments.benchmarks.cl_lstm_speed --torch_python=/path/to/python [--filters=16]
 
 Streams of 5 classes with 10 examples each of random images; sum of the steps' cross-entropies;
-backpropagation through all of them; Adam. PyTorch plays the tasks of a batch together. The two take turns;
-the ratio is the median of the rounds' ratios. Prints the compiled peak memory, and with --memory that without
-and with rematerialisation, beside the analytic arithmetic of one step.
+backpropagation through all of them; Adam. Both play the tasks of a batch together, or --chunk at a time. The
+two take turns; the ratio is the median of the rounds' ratios. Prints the compiled peak memory, and with
+--memory that without and with rematerialisation, beside the analytic arithmetic of one step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def learner_and_streams(settings: SimpleNamespace, remat_every: int | None) -> t
     from jmeta.data.online_streams import delayed
 
     memory = jmeta.cl_lstm(settings.way, filters=settings.filters, hidden=settings.hidden)
-    made = jmeta.learner(memory, None, optax.adam(1e-3), remat_every=remat_every)
+    made = jmeta.learner(memory, None, optax.adam(1e-3), chunk=settings.chunk, remat_every=remat_every)
     time_steps, size = settings.way * settings.presentations, settings.image_size
     shape = (settings.meta_batch, time_steps, size, size, settings.channels)
     x = jax.random.uniform(jax.random.key(0), shape)
@@ -73,7 +73,7 @@ def run(settings: SimpleNamespace) -> int:
     return compare(settings, lines)
 
 
-FLAGS = shared("meta_batch", "way", "filters", "image_size", meta_batch=2, image_size=28) | {
+FLAGS = shared("meta_batch", "chunk", "way", "filters", "image_size", meta_batch=2, image_size=28) | {
     "channels": Flag("integer", 1, "channels of an image"),
     "presentations": Flag("integer", 10, "examples of a class in a stream"),
     "hidden": Flag("integer", 256, "size of the LSTM"),
