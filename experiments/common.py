@@ -11,7 +11,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
@@ -252,25 +252,13 @@ def _check_numbers(settings: SimpleNamespace) -> None:
         value = getattr(settings, name, None)
         if value is not None and value < smallest:
             raise UsageError(f"--{name}={value}; expected at least {smallest}")
-    for name in (
-        "learning_rate",
-        "max_minutes",
-        "inner_lr",
-        "test_inner_lr",
-        "clip_norm",
-        "rtol",
-        "atol",
-        "step_size",
-        "horizon",
-        "inner_clip",
-        "gradient_divisor",
-    ):
-        value = getattr(settings, name, None)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name}={value}; expected a positive number")
-    for name in ("weight_decay", "ridge"):
-        if not 0 <= getattr(settings, name, 0) < float("inf"):
-            raise UsageError(f"--{name}={getattr(settings, name)}; expected a number of at least 0")
+    check_numbers(
+        vars(settings),
+        positive=("learning_rate", "max_minutes", "inner_lr", "test_inner_lr", "clip_norm", "rtol", "atol",
+                  "step_size", "horizon", "inner_clip", "gradient_divisor"),
+        not_negative=("weight_decay", "ridge"),
+        endless=("horizon", "max_minutes", "clip_norm", "inner_clip"),
+    )  # fmt: skip
     for name in ("label_smoothing", "drop_block"):
         if not 0 <= getattr(settings, name, 0) < 1:
             raise UsageError(f"--{name}={getattr(settings, name)}; expected a share, at least 0 and below 1")
@@ -279,6 +267,25 @@ def _check_numbers(settings: SimpleNamespace) -> None:
         raise UsageError("--solver=euler needs --step_size, the learning rate of its gradient steps")
     if getattr(settings, "eval_only", False) and not settings.init_from:
         raise UsageError("--eval_only needs --init_from=WORKDIR, the run to evaluate")
+
+
+def check_numbers(
+    settings: Mapping[str, Any],
+    *,
+    positive: Collection[str],
+    not_negative: Collection[str],
+    endless: Collection[str] = (),
+) -> None:
+    """Raise UsageError for a setting that is not `positive` or is below zero, is no number, or is infinite
+    where it is not one of the `endless` ones; settings that are missing or None are passed over."""
+    for name in (*positive, *not_negative):
+        value = settings.get(name)
+        if value is None:
+            continue
+        what = "a positive number" if name in positive else "a number of at least 0"
+        enough = value > 0 if name in positive else value >= 0
+        if not enough or (math.isinf(value) and name not in endless):
+            raise UsageError(f"--{name}={value}; expected {what}")
 
 
 def in_flags(message: str, flags: Iterable[str]) -> str:

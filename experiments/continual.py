@@ -10,8 +10,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from experiments.common import Experiment, Flag, UsageError, launch, shared
-from experiments.grid import check_numbers, parse_grid
+from experiments.common import Experiment, Flag, UsageError, check_numbers, launch, shared
+from experiments.grid import parse_grid
 
 ROTATIONS, PERMUTATIONS, MANY = "mnist_rotations", "mnist_permutations", "mnist_many_permutations"
 PROBLEMS = {

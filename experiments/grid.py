@@ -1,11 +1,9 @@
-"""`--grid`: settings of an algorithm to run side by side, and what a setting may be."""
+"""`--grid`: settings of an algorithm to run side by side."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from experiments.common import UsageError
 
@@ -27,22 +25,3 @@ def parse_grid(text: str, tunable: Sequence[str]) -> list[dict[str, float]]:
         except ValueError:
             raise UsageError(f"--grid={text}; expected name=number:number, ...") from None
     return [dict(zip(axes, point)) for point in itertools.product(*axes.values())]
-
-
-def check_numbers(
-    settings: Mapping[str, Any],
-    *,
-    positive: Collection[str],
-    not_negative: Collection[str],
-    endless: Collection[str] = (),
-) -> None:
-    """Raise UsageError for a setting that is not `positive` or is below zero, is no number, or is infinite
-    where it is not one of the `endless` ones; settings that are missing or None are passed over."""
-    for name in (*positive, *not_negative):
-        value = settings.get(name)
-        if value is None:
-            continue
-        what = "a positive number" if name in positive else "a number of at least 0"
-        enough = value > 0 if name in positive else value >= 0
-        if not enough or (math.isinf(value) and name not in endless):
-            raise UsageError(f"--{name}={value}; expected {what}")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from experiments.common import Experiment, Flag, UsageError, launch, shared
-from experiments.grid import check_numbers, parse_grid
+from experiments.common import Experiment, Flag, UsageError, check_numbers, launch, shared
+from experiments.grid import parse_grid
 
 C_MAML = ("c_maml", "sparse_c_maml", "sparse_relu_c_maml")
 BAYESIAN = ("bgd", "metacog", "metabgd")

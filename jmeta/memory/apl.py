@@ -189,7 +189,5 @@ def _attend(attention: Attention, tokens: Array) -> Array:
 
 
 def _layer_norm(x: Array, norm: Array, axes: int | tuple[int, ...]) -> Array:
-    centred = x - x.mean(axes, keepdims=True)
-    normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + 1e-5)
     scale, offset = jnp.broadcast_to(norm[0], x.shape), jnp.broadcast_to(norm[1], x.shape)
-    return normal * scale + offset
+    return jax.nn.standardize(x, axes, epsilon=1e-5, algorithm="stable") * scale + offset
