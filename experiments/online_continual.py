@@ -184,7 +184,7 @@ def compose(settings: SimpleNamespace) -> Composition:
 
     def sampler(split: str, subtasks: int) -> Any:
         query = settings.query if split == "train" else settings.test_query
-        varied = tasks.variations(split, settings) | scale
+        varied = tasks.variations(split, settings)
         episodes = source.episodes(split, way=subtasks, shot=settings.subtask_shot, query=query, **varied)
         return continual_few_shot(episodes, subtasks=subtasks, slots=settings.slots)
 

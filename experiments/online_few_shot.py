@@ -190,7 +190,7 @@ def compose(settings: SimpleNamespace) -> Composition:
     scale = tasks.standardisation(source, settings)
 
     def streams(split: str, presentations: int) -> Any:
-        varied = tasks.variations(split, settings) | scale
+        varied = tasks.variations(split, settings)
         episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
         return online_few_shot(episodes, delay=settings.delay)
 

@@ -25,7 +25,7 @@ from jmeta.data.source import Dataset
 from jmeta.metrics import summarise
 from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.evaluate import evaluate
-from jmeta.outer.load import build, load_whole
+from jmeta.outer.load import build, load_whole, read_recipe
 from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
 from jmeta.outer.mesh import replicate, start_distributed, task_mesh
 from jmeta.outer.metrics_log import MetricsLog, read_metrics
@@ -250,6 +250,7 @@ def _initial_state(
     state = jax.jit(lambda key: learner.init(key, task))(seed_keys(settings.seed, seeds) if seeds else key)
     origin, learned = f"--init_from={settings.init_from}", {}
     if settings.init_from:
+        _check_scale(origin, read_recipe(settings.init_from), made.recipe)
         _, source, _ = load_whole(settings.init_from)
         learned = {"meta": source.meta, "model_state": source.model_state}
     elif made.start is not None:
@@ -259,6 +260,15 @@ def _initial_state(
         _check_fits(origin, getattr(state, name), value)
     state = state._replace(**jax.device_get(learned))
     return replicate(state, mesh)
+
+
+def _check_scale(origin: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    scaled = ["std" in recipe["input"] for recipe in (theirs, ours)]
+    if scaled[0] != scaled[1]:
+        give = "give --standardise" if scaled[0] else "leave --standardise out"
+        raise UsageError(
+            f"{origin}: that run saw {'standardised images' if scaled[0] else 'images as they are'}; {give}"
+        )
 
 
 def _check_fits(origin: str, ours: PyTree, theirs: PyTree) -> None:

@@ -141,14 +141,14 @@ def compose(settings: SimpleNamespace) -> Composition:
             "weight_decay": settings.weight_decay,
         },
         "chunk": jax.device_count(),  # of the test batches, to bound memory
-        "input": {"shape": source.info.shape, "dtype": "float32"},
+        "input": {"shape": source.info.shape, "dtype": "float32", "mean": mean, "std": std},
     }
     return Composition(
         recipe=recipe,
         dataset=source,
-        train=flat_batches(kept, size=settings.batch, transform=settings.augment, mean=mean, std=std),
-        validation=None if held_out is None else whole(held_out, size=TEST_BATCH, mean=mean, std=std),
-        test=whole(source.splits["test"], size=TEST_BATCH, mean=mean, std=std),
+        train=flat_batches(kept, size=settings.batch, transform=settings.augment),
+        validation=None if held_out is None else whole(held_out, size=TEST_BATCH),
+        test=whole(source.splits["test"], size=TEST_BATCH),
         published=_published(settings),
     )
 

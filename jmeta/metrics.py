@@ -30,29 +30,35 @@ def accuracy_by_shot(outputs: Array, stream: Stream, *, shots: int) -> Metrics:
 
     {"accuracy_0_shot": [], ..., "accuracy_<shots>_shot": []}: k-shot accuracy is that on the (k+1)-th
     presentation of a class, whether or not its labels have arrived (Santoro et al. 2016; Babu et al. 2021).
+    NaN where the stream presents no class so often.
     """
-    before = jnp.tril(stream.y[None, :] == stream.y[:, None], -1).sum(1)
     right = (outputs.argmax(-1) == stream.y).astype(outputs.dtype)
     real = jnp.ones_like(right) if stream.mask is None else stream.mask.astype(right.dtype)
-    return {f"accuracy_{shot}_shot": masked_mean(right, real * (before == shot)) for shot in range(shots + 1)}
+    before = jnp.tril(stream.y[None, :] == stream.y[:, None], -1) @ real
+    return {f"accuracy_{shot}_shot": _mean_where(right, real * (before == shot)) for shot in range(shots + 1)}
 
 
 def accuracy_by_subtask(outputs: Array, query: Batch, *, subtasks: int) -> Metrics:
     """Accuracy of logits [example, way] on a query set of a continual task, by the position of the subtask.
 
-    The examples are grouped by subtask, each of one class, in the subtasks' order (as `jmeta.continual` draws
-    them). {"accuracy_subtask_1": [], ..., "accuracy_subtask_<subtasks>": []}, 0 where a task is shorter; and
-    "accuracy_before_last", over all subtasks but the last (Babu et al. 2021, Figure 4).
+    The examples are grouped by subtask, each of one class, in the subtasks' order, as
+    `jmeta.continual_few_shot` draws them. {"accuracy_subtask_1": [], ..., "accuracy_subtask_<subtasks>": []},
+    NaN where a task is shorter; and "accuracy_before_last", over all subtasks but the last (Babu et al. 2021,
+    Figure 4).
     """
     changes = jnp.concatenate([jnp.ones(1, bool), query.y[1:] != query.y[:-1]])
     position = jnp.cumsum(changes)
     right = (outputs.argmax(-1) == query.y).astype(outputs.dtype)
     real = jnp.ones_like(right) if query.mask is None else query.mask.astype(right.dtype)
     found = {
-        f"accuracy_subtask_{number}": masked_mean(right, real * (position == number))
+        f"accuracy_subtask_{number}": _mean_where(right, real * (position == number))
         for number in range(1, subtasks + 1)
     }
     return found | {"accuracy_before_last": masked_mean(right, real * (position < position[-1]))}
+
+
+def _mean_where(values: Array, chosen: Array) -> Array:
+    return jnp.where(chosen.any(), masked_mean(values, chosen), jnp.nan)
 
 
 def squared_error(outputs: Array, batch: Batch) -> Metrics:

@@ -17,7 +17,8 @@ def online_few_shot(episodes: Sampler, *, delay: int = 1) -> Sampler:
 
     Support and query sets are shown together, in uniformly random order: (shot + query) examples of each way
     (Babu et al. 2021, section 4.1; Santoro et al. 2016). `y` [time] are the labels; `feedback` [time] is the
-    label of `delay` steps before, -1 in the first `delay` steps. Raises ValueError for a delay below 1.
+    label of `delay` steps before, -1 in the first `delay` steps. Padding of episodes of varying size stands
+    at the end. Raises ValueError for a delay below 1.
     """
     if delay < 1:
         raise ValueError(
@@ -36,8 +37,11 @@ class _Draw(NamedTuple):
         task: Task = episodes(key_task)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), task.support, task.query)
         order = jax.random.permutation(key_order, both.y.shape[0])
+        if both.mask is not None:
+            order = order[jnp.argsort(both.mask[order] == 0, stable=True)]
         x, y, mask = jax.tree.map(lambda a: a[order], both)
-        return Stream(x, y, delayed(y, self.delay), mask)
+        shown = y if mask is None else jnp.where(mask > 0, y, -1)
+        return Stream(x, y, delayed(shown, self.delay), mask)
 
 
 def continual_few_shot(episodes: Sampler, *, subtasks: int, slots: int) -> Sampler:

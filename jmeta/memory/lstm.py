@@ -35,7 +35,8 @@ def lstm(
       way: number of label slots.
       encoder: makes features [time, d] of inputs, each by itself; None flattens them.
       hidden, layers: size and number of the LSTMs.
-      frozen: the encoder's parameters are constants (they come from elsewhere).
+      frozen: the encoder's parameters get no gradient (they come from elsewhere); an optimiser that decays
+        weights would move them all the same.
 
     Returns:
       A `Memory` whose outputs are logits [time, way] and whose loss is the sum over the steps of their

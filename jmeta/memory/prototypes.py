@@ -159,11 +159,10 @@ def cpm(way: int, encoder: Model, *, delay: int = 1, hidden: int = 256) -> Memor
         return Context(Prototypes(means, counts, push(before.queue, placed)), (output, state)), prediction
 
     def write(params: ContextWeights, before: Prototypes, placed: Array, label: Array) -> Array:
-        """The prototypes after a labelled feature: (1 - a) p + a z, the first one copied."""
+        """The prototypes, zero at first, after a labelled feature: (1 - a) p + a z."""
         here = jax.nn.one_hot(label, way, dtype=placed.dtype)[:, None]
         pairs = jnp.concatenate([jnp.broadcast_to(placed, before.means.shape), before.means], axis=-1)
-        gate = jax.nn.sigmoid(pairs @ params.write + params.write_bias)
-        gate = jnp.where(before.counts > 0, gate, 1)[:, None]
+        gate = jax.nn.sigmoid(pairs @ params.write + params.write_bias)[:, None]
         return before.means + here * gate * (placed[None] - before.means)
 
     return Memory(init, prepare, carry, step, known_and_new)

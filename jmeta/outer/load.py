@@ -20,6 +20,7 @@ from jmeta.outer.learner import learner
 from jmeta.outer.optimiser import optimiser
 from jmeta.outer.seeds import seed_keys, side_by_side, take_seed
 from jmeta.outer.skipping import skipping
+from jmeta.outer.standardised import Adapting, standardised
 from jmeta.rules import catalog as rules
 from jmeta.types import Adapter, Learner, LearnerState, Memory, PyTree, Rule
 
@@ -28,12 +29,12 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter 
     """Adapter, or memory, and learner from a run's recipe, a dictionary of plain values:
 
     {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
-    "chunk": int or None, "input": {"shape": of one example, "dtype": name, and where the run standardised its
-    images the "mean" and "std" of each channel that it took}}; and where they differ from the
-    defaults "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train
-    side by side, "skip_nonfinite": True, "subtasks": how many a continual task has. Of a memory that plays
-    streams "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in
-    the adapter's place.
+    "chunk": int or None, "input": {"shape": of one example, "dtype": name, and the "mean" and "std" of each
+    channel where the learner is to see standardised images}}; and where they differ from the defaults
+    "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train side by
+    side, "skip_nonfinite": True, "subtasks": how many a continual task has. Of a memory that plays streams
+    "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in the
+    adapter's place.
     """
     adapted, made = (_with_memory if "memory" in recipe else _with_adapter)(recipe, mesh)
     made = skipping(made) if recipe.get("skip_nonfinite") else made
@@ -41,7 +42,7 @@ def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter 
 
 
 def _with_memory(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Memory, Learner]:
-    memory = memories.build(**recipe["memory"])
+    memory = _scaled(memories.build(**recipe["memory"]), recipe)
     return memory, learner(
         memory,
         None,
@@ -57,7 +58,7 @@ def _with_memory(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Memory, 
 def _with_adapter(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Adapter, Learner]:
     adapter_settings = dict(recipe["adapter"])
     loss_name, smoothing = adapter_settings["loss_name"], adapter_settings["smoothing"]
-    adapter = catalog.build(**adapter_settings)
+    adapter = _scaled(catalog.build(**adapter_settings), recipe)
     clamp = recipe.get("clamp")
     made = learner(
         adapter,
@@ -71,6 +72,11 @@ def _with_adapter(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Adapter
         chunk=recipe["chunk"],
     )
     return adapter, made
+
+
+def _scaled(adapter: Adapting, recipe: Mapping[str, Any]) -> Adapting:
+    scale = recipe.get("input", {})
+    return standardised(adapter, scale["mean"], scale["std"]) if "std" in scale else adapter
 
 
 def abstract_state(made: Learner, recipe: Mapping[str, Any]) -> LearnerState:
@@ -116,7 +122,7 @@ def load_rule(workdir: str | Path, *, seed: int = 0) -> tuple[Rule, PyTree]:
       FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
       ValueError: where its config.json is damaged, and for a run that learned no rule.
     """
-    settings = _recipe(Path(workdir)).get("adapter", {}).get("rule")
+    settings = read_recipe(workdir).get("adapter", {}).get("rule")
     hyper = load(workdir, seed=seed)[1].meta["rule"] if settings else ()
     if not jax.tree.leaves(hyper):
         raise ValueError(
@@ -128,13 +134,15 @@ def load_rule(workdir: str | Path, *, seed: int = 0) -> tuple[Rule, PyTree]:
 
 def load_whole(workdir: str | Path) -> tuple[Adapter | Memory, LearnerState, int | None]:
     """As `load`, with the state of all seeds side by side and their number; None of a run of one."""
-    recipe = _recipe(Path(workdir))
+    recipe = read_recipe(workdir)
     adapter, made = build(recipe)
     checkpoints = Checkpoints.reader(Path(workdir) / "checkpoints")
     return adapter, checkpoints.restore_best(abstract_state(made, recipe)), recipe.get("seeds")
 
 
-def _recipe(directory: Path) -> dict[str, Any]:
+def read_recipe(workdir: str | Path) -> dict[str, Any]:
+    """The recipe of a run, see `build`, from its config.json; raises as `load` does."""
+    directory = Path(workdir)
     config = directory / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"{directory}: no config.json; expected the workdir of a run of jmeta")

@@ -10,11 +10,11 @@ from jmeta.data.online_streams import continual_few_shot, delayed, online_few_sh
 from jmeta.metrics import accuracy_by_shot, accuracy_by_subtask
 
 
-def episodes(way=3, shot=2, query=2):
+def episodes(way=3, shot=2, query=2, min_shot=None):
     """Examples that carry their class and their number."""
     x = np.stack(np.meshgrid(np.arange(8), np.arange(5), indexing="ij"), -1).reshape(-1, 2)
     data = jmeta.from_arrays(x.astype(np.float32), x[:, 0])
-    return jmeta.episodes(data, way=way, shot=shot, query=query)
+    return jmeta.episodes(data, way=way, shot=shot, query=query, min_shot=min_shot)
 
 
 @pytest.mark.parametrize("delay", [1, 2, 5])
@@ -48,12 +48,25 @@ def test_accuracy_by_shot_counts_presentations():
     y = jnp.array([0, 1, 0, 0, 1])
     right = jnp.array([0, 0, 1, 0, 1])
     logits = jax.nn.one_hot(jnp.where(right == 1, y, 1 - y), 2)
-    found = accuracy_by_shot(logits, jmeta.Stream(jnp.zeros(5), y, y), shots=2)
-    assert {name: float(value) for name, value in found.items()} == {
-        "accuracy_0_shot": 0.0, "accuracy_1_shot": 1.0, "accuracy_2_shot": 0.0
-    }  # fmt: skip
+    found = accuracy_by_shot(logits, jmeta.Stream(jnp.zeros(5), y, y), shots=3)
+    np.testing.assert_equal(
+        {name: float(value) for name, value in found.items()},
+        {"accuracy_0_shot": 0.0, "accuracy_1_shot": 1.0, "accuracy_2_shot": 0.0, "accuracy_3_shot": np.nan},
+    )
     masked = jmeta.Stream(jnp.zeros(5), y, y, jnp.array([1.0, 1, 0, 1, 1]))
-    assert float(accuracy_by_shot(logits, masked, shots=2)["accuracy_1_shot"]) == 1.0
+    assert float(accuracy_by_shot(logits, masked, shots=2)["accuracy_1_shot"]) == 0.5
+
+
+def test_padding_comes_after_the_stream_and_feeds_nothing_back():
+    draw = jax.jit(jax.vmap(online_few_shot(episodes(way=3, shot=3, query=1, min_shot=1), delay=2)))
+    streams = draw(jax.random.split(jax.random.key(0), 100))
+    length = np.asarray(streams.mask).sum(1).astype(int)
+    assert set(length) == {6, 9, 12}
+    for n, mask, y, feedback in zip(length, streams.mask, streams.y, streams.feedback):
+        assert (np.asarray(mask[:n]) == 1).all()
+        arrived = [-1, -1, *y[:n].tolist(), *[-1] * (12 - n)]
+        assert feedback.tolist() == arrived[:12]
+        assert (np.bincount(np.asarray(y[:n])) == n / 3).all()
 
 
 def test_a_continual_task_shows_one_class_after_another_and_asks_for_all():
@@ -95,7 +108,8 @@ def test_accuracy_by_subtask_counts_positions():
     right = jnp.array([1, 0, 1, 1, 0, 0])
     logits = jax.nn.one_hot(jnp.where(right == 1, y, 1), 5)
     found = accuracy_by_subtask(logits, jmeta.Batch(None, y), subtasks=4)
-    assert {name: float(value) for name, value in found.items()} == {
+    expected = {
         "accuracy_subtask_1": 0.5, "accuracy_subtask_2": 1.0, "accuracy_subtask_3": 0.0,
-        "accuracy_subtask_4": 0.0, "accuracy_before_last": 0.75,
+        "accuracy_subtask_4": np.nan, "accuracy_before_last": 0.75,
     }  # fmt: skip
+    np.testing.assert_equal({name: float(value) for name, value in found.items()}, expected)

@@ -65,17 +65,17 @@ def test_the_loss_is_among_known_classes_and_of_novelty():
     assert known_and_new(outputs, half) < total
 
 
-def test_cpm_copies_the_first_feature_and_averages_by_its_gate():
+def test_cpm_averages_by_its_gate_from_zero():
     data = stream()
     memory = cpm(WAY, jmeta.mlp(widths=()), hidden=5)
     params, _ = memory.init(jax.random.key(0), data.x)
     silent = params._replace(readout=0 * params.readout, bias=0 * params.bias, write=0 * params.write)
-    for gate_bias, kept in ((-40.0, 1.0), (0.0, 0.5), (40.0, 0.0)):
+    for gate_bias, gate in ((-1.0, 1 / (1 + np.e)), (0.0, 0.5), (40.0, 1.0)):
         outputs, carry = jmeta.unroll(memory, silent._replace(write_bias=jnp.asarray(gate_bias)), {}, data)
         first, second = data.x[1], data.x[4]  # of class 1
         np.testing.assert_allclose(
             carry.prototypes.means[1],
-            kept * first + (1 - kept) * second, rtol=1e-9,
+            gate * (1 - gate) * first + gate * second, rtol=1e-9,
         )  # fmt: skip
         known = data.x[1] @ data.x[0] / np.linalg.norm(data.x[1]) / np.linalg.norm(data.x[0])
         np.testing.assert_allclose(outputs.logits[1, 0], 10 * known, rtol=1e-6)
