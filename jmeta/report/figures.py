@@ -169,7 +169,7 @@ def scatter(
             panel.set(xlabel=x_label, title=title)
             panel.margins(0.12)
         axes[0].set_ylabel(y_label)
-        _legend_above(figure, axes[0])
+        _legend_above(figure, *axes)
     return Path(path)
 
 
@@ -203,7 +203,7 @@ def sweep(
             panel.set(xlabel=x_label, title=title)
             _whole_steps(panel)
         axes[0].set_ylabel(y_label)
-        _legend_above(figure, axes[0])
+        _legend_above(figure, *axes)
     return Path(path)
 
 
@@ -345,10 +345,13 @@ def _whole_steps(panel: Any) -> None:
     panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
-def _legend_above(figure: Any, panel: Any) -> None:
-    handles, labels = panel.get_legend_handles_labels()
+def _legend_above(figure: Any, *panels: Any) -> None:
+    """A legend of what any of the panels shows, in as many columns as the figure is wide enough for."""
+    handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 6))
+        inches = 0.5 + 0.07 * max(map(len, handles))  # of a column, at the legend's size of letters
+        columns = max(1, min(len(handles), 6, int(figure.get_figwidth() / inches)))
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
 
 
 def _log_axis(panel: Any, axis: str, values: Sequence[float] | np.ndarray) -> None:

@@ -5,8 +5,9 @@
 `shot`, `gradient_based` (None where the table does not say), `origin` (the paper's "own" method; for the
 others the authors' "own_run", their run of the "official_code", or numbers from the "literature") and, for
 each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent; "ci95" is None where the paper gives
-no interval. What a paper's text says of its Figure 4 is the table "Figure 4". A paper whose `statistic` is
-"median" gives the mean over runs of each run's median over the tasks.
+no interval. A row that `repeats` another table's gives the fields in which that differs. What a paper's text
+says of its Figure 4 is the table "Figure 4". A paper whose `statistic` is "median" gives the mean over runs
+of each run's median over the tasks.
 """
 
 from __future__ import annotations

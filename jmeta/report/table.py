@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jmeta.report.published import Row, papers, published, setting
+from jmeta.report.setting import unusual
 
 _RUN_HOLDS = ("results.json", "config.json", "metrics.jsonl", "checkpoints")
 _COLUMNS = (
     "workdir", "status", "step", "planned_steps", "experiment", "algorithm", "preset", "dataset", "backbone",
-    "way", "shot", "seed", "norm", "tasks", "tasks_per_second", "metric", "mean", "ci95", "paper", "table",
-    "paper_method", "paper_mean", "paper_ci95", "difference", "difference_ci95", "note",
+    "way", "shot", "setting", "seed", "norm", "tasks", "tasks_per_second", "metric", "mean", "ci95", "paper",
+    "table", "paper_method", "paper_mean", "paper_ci95", "difference", "difference_ci95", "note",
 )  # fmt: skip
 
 # The paper that an entry point reproduces also where it has no published row.
 _PAPERS = {"learned_optimizers": "turtle"}
+# What k-shot accuracies of online streams are shown where no published row says which.
+_SHOTS = (1, 5, 8)
 _COPIED = ("experiment", "algorithm", "preset", "dataset", "backbone", "way", "shot", "seed")
 
 
@@ -65,8 +68,9 @@ def collect(workdirs: Iterable[Path]) -> list[Run]:
     return [_read(Path(workdir)) for workdir in workdirs]
 
 
-def compare(run: Run) -> dict[str, Any]:
-    """A run and the published row it stands against as one flat record (the columns of the CSV).
+def compare(run: Run, metric: str | None = None) -> dict[str, Any]:
+    """A run and the published row it stands against as one flat record (the columns of the CSV), by a metric
+    of the run or by what it is about, see `measured`.
 
     `mean` and `ci95` are in percent for accuracy, else as measured. `difference` is ours less the paper's;
     `difference_ci95`, the root of the sum of both squared intervals, holds for independent test tasks. Raises
@@ -77,11 +81,13 @@ def compare(run: Run) -> dict[str, Any]:
     record |= {name: run.results.get(name, run.flags.get(name)) for name in _COPIED}
     record |= {"workdir": run.workdir, "status": run.status, "step": run.step, "note": run.note}
     record["planned_steps"] = run.flags.get("steps")
+    record["setting"] = _setting_of(record, run.flags)
     record |= {"norm": evaluation.get("norm", run.flags.get("norm")), "tasks": evaluation.get("tasks")}
     record["tasks_per_second"] = (run.results.get("train") or {}).get("tasks_per_second")
     if run.status != "finished":
         return record
-    metric, ours = measured(run.results)
+    metric = metric or measured(run.results)
+    ours = summary(run.results, metric)
     record |= {"metric": metric, "mean": ours["mean"], "ci95": ours["ci95"]}
     theirs = row.get(metric)
     if theirs:
@@ -93,15 +99,22 @@ def compare(run: Run) -> dict[str, Any]:
     return record
 
 
-def measured(results: dict[str, Any]) -> tuple[str, dict[str, float | None]]:
+def measured(results: dict[str, Any]) -> str:
     """What a run is about: the first metric that the published row has too, or else accuracy, the squared
-    error, or the first there is; its name and `summary`. Raises ValueError where there is none."""
+    error, or the first there is. Raises ValueError where there is none."""
     metrics = results["eval"]["metrics"]
     if not metrics:
         raise ValueError("it holds no metric")
     wanted = [*metrics_of(results.get("published") or {}), "accuracy", "squared_error", *metrics]
-    metric = next(name for name in wanted if name in metrics)
-    return metric, summary(results, metric)
+    return next(name for name in wanted if name in metrics)
+
+
+def shown(results: dict[str, Any]) -> list[str]:
+    """The metrics by which a run is shown: of an online stream the accuracies by shot, those that the
+    published row has or else 1, 5 and 8; of others what they are about, see `measured`."""
+    names = metrics_of(results.get("published") or {}) or [f"accuracy_{shot}_shot" for shot in _SHOTS]
+    by_shot = [name for name in names if name.endswith("_shot") and name in results["eval"]["metrics"]]
+    return by_shot or [measured(results)]
 
 
 def summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
@@ -151,7 +164,8 @@ def _read(workdir: Path) -> Run:
     try:
         results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
         run = Run(name, "finished", results.get("steps", step), results, flags)
-        compare(run)
+        for metric in (None, *shown(results)):
+            compare(run, metric)
     except FileNotFoundError:
         return Run(name, "unfinished", step, {}, flags, "no results.json")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -201,13 +215,14 @@ def _finished_table(runs: Sequence[Run]) -> str:
         "source",
     ]
     rows = []
-    for record in (compare(run) for run in runs if run.status == "finished"):
+    finished = [run for run in runs if run.status == "finished"]
+    for record in (compare(run, metric) for run in finished for metric in shown(run.results)):
         source = _source(record["paper"], record["table"]) if record["paper"] else ""
-        metric = "accuracy (%)" if record["metric"] == "accuracy" else record["metric"]
+        metric = record["metric"] + (" (%)" if record["metric"].startswith("accuracy") else "")
         ours = plus_minus(record["mean"], record["ci95"])
         theirs = plus_minus(record["paper_mean"], record["paper_ci95"])
         difference = plus_minus(record["difference"], record["difference_ci95"], "+")
-        run = [f"`{record['workdir']}`", record["algorithm"], _setting_of(record), record["norm"]]
+        run = [f"`{record['workdir']}`", record["algorithm"], record["setting"], record["norm"]]
         rows.append([*run, _steps(record), metric, ours, theirs, difference, source])
     if not rows:
         return ""
@@ -240,7 +255,7 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
     body = []
     for (method, backbone), cells in lines.items():
         body.append([method, backbone, *(_published_cell(cells.get(column)) for column in columns)])
-        mine = [ours.get(setting(cells[column]), []) if column in cells else [] for column in columns]
+        mine = [ours.get(_run_behind(cells[column]), []) if column in cells else [] for column in columns]
         body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
     head = ["method", "backbone", *(_column(*column) for column in columns)]
     title = f"## {_source(paper, table)}: {content['tables'][table]['caption']}"
@@ -250,6 +265,11 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
     if any(row["origin"] == "official_code" for row in rows):
         legend += " †: run by the authors with the method's official code."
     return f"{title}\n\n{legend}\n\n{markdown_table(head, body)}"
+
+
+def _run_behind(row: Row) -> tuple[Any, ...]:
+    """The setting of a row, or of that which it repeats from another table."""
+    return setting(row | row.get("repeats", {}))
 
 
 def _column(dataset: str, way: int | None, shot: int | None) -> str:
@@ -283,9 +303,10 @@ def _method(row: Row) -> str:
     return f"{row['method']} ({row['variant']})" if row.get("variant") else str(row["method"])
 
 
-def _setting_of(record: dict[str, Any]) -> str:
+def _setting_of(record: dict[str, Any], flags: dict[str, Any]) -> str:
     episode = [f"{record[name]}-{name}" for name in ("way", "shot") if record[name] is not None]
-    return " ".join(str(part) for part in (record["dataset"], record["backbone"], *episode) if part)
+    usual = " ".join(str(part) for part in (record["dataset"], record["backbone"], *episode) if part)
+    return ", ".join(filter(None, [usual, *unusual(flags)]))
 
 
 def _steps(record: dict[str, Any]) -> str:

@@ -6,12 +6,11 @@ from jmeta.report import online_figures
 from jmeta.report.table import Run
 
 
-def continual_run(algorithm, subtasks, accuracy):
+def continual_run(algorithm, subtasks, accuracy, **flags):
     names = ["accuracy", *(f"accuracy_subtask_{number}" for number in range(1, subtasks + 1))]
     metrics = {name: {"mean": accuracy, "ci95": 0.01} for name in names}
-    return Run(
-        "", "finished", 1, {"algorithm": algorithm, "eval": {"metrics": metrics}}, {"subtasks": subtasks}
-    )
+    results = {"algorithm": algorithm, "eval": {"metrics": metrics}}
+    return Run("", "finished", 1, results, {"subtasks": subtasks, "image_size": 14, **flags})
 
 
 def test_continual_learners_have_a_line_over_the_lengths_and_one_over_the_subtasks(tmp_path):
@@ -27,3 +26,18 @@ def test_runs_of_one_length_are_one_point():
     (five, ten) = online_figures._merged(points)
     assert five[:2] == (5.0, 52.0) and five[2] == pytest.approx(1.96 * 2)
     assert ten == points[1]
+
+
+def test_runs_of_other_settings_have_lines_of_their_own(tmp_path):
+    runs = [
+        continual_run("cl_lstm", 5, 0.6, seed=0, inject="first"),
+        continual_run("cl_lstm", 5, 0.7, seed=1, inject="first"),
+        continual_run("cl_lstm", 10, 0.5, inject="lstm"),
+        continual_run("oml", 5, 0.5, inject="first", image_size=None, filters=32),
+    ]
+    first, lstm = "cl_lstm, 14x14, labels to first", "cl_lstm, 14x14, labels to lstm"
+    assert online_figures._names(runs) == [first, first, lstm, "oml, default image size"]
+    assert online_figures._names(runs[:2]) == ["cl_lstm", "cl_lstm"]
+    for draw in (online_figures.accuracy_by_length, online_figures.accuracy_by_subtask):
+        drawn = draw(runs, tmp_path / "lines.svg").read_text()
+        assert all(drawn.count(f">{name}<") == 1 for name in (first, lstm, "oml, default image size"))

@@ -12,10 +12,13 @@ RNG = np.random.default_rng(0)
 DIFFICULTY = RNG.uniform(0.2, 0.8, 400)
 
 
-def write_run(folder, accuracy, **identity):
+def write_run(folder, accuracy, *, classes=("a", "b"), data_dir=None, **flags):
     folder.mkdir(parents=True)
-    tasks = {"dataset": "omniglot", "way": 5, "eval_tasks": 400} | identity
-    (folder / "config.json").write_text(json.dumps({"flags": {}, "identity": tasks}))
+    flags = {"dataset": "omniglot", "way": 5, "eval_tasks": len(accuracy)} | flags
+    identity = flags | ({"data_dir": data_dir} if data_dir else {})
+    facts = {"split": "lake: by alphabets", "shape": [28, 28, 1], "classes": {"test": classes}}
+    config = {"flags": flags | {"data_dir": data_dir or "here"}, "identity": identity, "dataset": facts}
+    (folder / "config.json").write_text(json.dumps(config))
     np.savez(folder / "eval.npz", accuracy=accuracy, loss=1 - np.asarray(accuracy))
     return folder
 
@@ -33,8 +36,8 @@ def runs(tmp_path):
 
 
 def test_the_interval_is_that_of_the_differences_on_the_same_tasks(runs):
-    found = differences(runs / "better", runs / "base")
-    assert set(found) == {"accuracy", "loss"}
+    tasks, found = differences(runs / "better", runs / "base")
+    assert tasks == 400 and set(found) == {"accuracy", "loss"}
     assert found["accuracy"].mean == pytest.approx(5, abs=0.3)
     # Far below the 2.4 points that two independent samples of tasks would leave.
     assert found["accuracy"].ci95 == pytest.approx(196 * 0.02 * np.sqrt(2 / 400), rel=0.15)
@@ -42,7 +45,7 @@ def test_the_interval_is_that_of_the_differences_on_the_same_tasks(runs):
 
 
 def test_seeds_side_by_side_count_with_their_mean(runs):
-    found = differences(runs / "seeds", runs / "base")
+    _, found = differences(runs / "seeds", runs / "base")
     assert found["accuracy"].mean == pytest.approx(20, abs=0.3)
 
 
@@ -51,9 +54,50 @@ def test_runs_on_other_tasks_are_not_compared(runs):
         differences(runs / "ten_way", runs / "base")
     with pytest.raises(ValueError, match="not finished"):
         differences(runs / "begun", runs / "base")
-    (runs / "base/config.json").write_text('{"identity": {"dataset": "mnist_rotations"}}')
+    stream = {"identity": {}, "flags": {"dataset": "mnist_rotations"}}
+    (runs / "base/config.json").write_text(json.dumps(stream))
     with pytest.raises(ValueError, match="stream"):
         differences(runs / "better", runs / "base")
+
+
+@pytest.mark.parametrize(
+    ("flags", "others", "name"),
+    [({"test_query": 15, "query": 5}, {"test_query": 5, "query": 5}, "query 15"),
+     ({"subtask_shot": 5}, {"subtask_shot": 3}, "subtask_shot 5"),
+     ({"slots": 20}, {"slots": 30}, "slots 20"),
+     ({"presentations": 10}, {"presentations": 5}, "presentations 10"),
+     ({"data_dir": "/one"}, {"data_dir": "/other"}, "data_dir /one"),
+     ({"classes": ("a", "b")}, {"classes": ("a", "c")}, "classes"),
+     ({"query": 15}, {"query": 5}, "query 15")],
+)  # fmt: skip
+def test_whatever_decides_the_test_tasks_counts(tmp_path, flags, others, name):
+    write_run(tmp_path / "one", DIFFICULTY, **flags)
+    write_run(tmp_path / "other", DIFFICULTY, **others)
+    with pytest.raises(ValueError, match=f"other tasks, with {name}"):
+        differences(tmp_path / "one", tmp_path / "other")
+
+
+def test_what_concerns_training_alone_does_not_count(tmp_path):
+    write_run(tmp_path / "one", DIFFICULTY + 0.01, rotations=True, image_size=28, query=5, test_query=15)
+    write_run(tmp_path / "other", DIFFICULTY, rotations=False, image_size=None, query=3, test_query=15)
+    assert differences(tmp_path / "one", tmp_path / "other").metrics["accuracy"].mean == pytest.approx(1)
+
+
+def test_of_more_tasks_those_that_both_runs_have_count(tmp_path):
+    write_run(tmp_path / "short", DIFFICULTY[:100] + 0.1)
+    write_run(tmp_path / "long", np.concatenate([DIFFICULTY[:100], DIFFICULTY[100:] + 0.7]))
+    tasks, found = differences(tmp_path / "short", tmp_path / "long")
+    assert tasks == 100 and found["accuracy"].mean == pytest.approx(10)
+    text = differences_table([tmp_path / "short"], tmp_path / "long")
+    assert "| test tasks | 100 |" in text and "training seed" in text
+
+
+def test_losses_of_two_algorithms_are_not_subtracted(tmp_path):
+    write_run(tmp_path / "opn", DIFFICULTY, algorithm="opn")
+    write_run(tmp_path / "cl_lstm", DIFFICULTY, algorithm="cl_lstm")
+    assert set(differences(tmp_path / "opn", tmp_path / "cl_lstm").metrics) == {"accuracy"}
+    write_run(tmp_path / "again", DIFFICULTY, algorithm="opn")
+    assert set(differences(tmp_path / "again", tmp_path / "opn").metrics) == {"accuracy", "loss"}
 
 
 def test_the_table_names_what_it_leaves_out(runs):

@@ -193,3 +193,45 @@ def test_a_sine_run_shows_its_measure_and_of_several_seeds_their_medians(tmp_pat
     assert [(one["metric"], one["mean"], one["ci95"]) for one in records] == [
         ("squared_error", 0.4, 0.02), ("squared_error", 0.3, 0.03)
     ]  # fmt: skip
+
+
+def online_run(folder, published=None, **flags):
+    metrics = {f"accuracy_{shot}_shot": {"mean": 0.9 + shot / 100, "ci95": 0.01} for shot in range(10)}
+    fields = {"experiment": "online_few_shot", "algorithm": "cl_lstm", "dataset": "omniglot", "shot": None}
+    results = results_of(0.9, 0.01, published, **fields)
+    results["eval"]["metrics"] |= metrics
+    usual = {"presentations": 10, "delay": 1, "inject": "first", "skip": "add", "filters": 64, "hidden": None}
+    return write_run(folder, results, **usual | {"backbone": None} | flags)
+
+
+def test_runs_on_streams_are_told_apart_and_shown_by_shot(tmp_path):
+    folders = [
+        online_run(tmp_path / "first", image_size=14),
+        online_run(tmp_path / "lstm", image_size=14, inject="lstm"),
+        online_run(tmp_path / "late", delay=3, hidden=64),
+    ]
+    runs = collect(folders)
+    lines = [line for line in to_markdown(runs).splitlines() if line.startswith(f"| `{tmp_path}")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    settings = [
+        "omniglot 5-way, 14x14, 10 presentations",
+        "omniglot 5-way, 14x14, 10 presentations, labels to lstm",
+        "omniglot 5-way, 10 presentations, delay 3, hidden 64",
+    ]
+    shots = ["91.00 ± 1.00", "95.00 ± 1.00", "98.00 ± 1.00"]
+    assert [(cell[2], cell[6]) for cell in cells] == [(name, shot) for name in settings for shot in shots]
+    assert [cell[5] for cell in cells[:3]] == [f"accuracy_{shot}_shot (%)" for shot in (1, 5, 8)]
+    assert [compare(run)["setting"] for run in runs] == settings
+
+
+def test_a_run_stands_beside_each_row_it_reproduces_and_by_all_of_its_shots(tmp_path):
+    row = row_for("omniglot", "CL+LSTM", way=5, paper="cl_lstm")
+    assert row["table"] == "1"
+    folder = online_run(tmp_path / "run", row)
+    lines = to_markdown(collect([folder])).splitlines()
+    main = [line for line in lines if line.startswith(f"| `{folder}`")]
+    assert [line.split("|")[8].strip() for line in main] == ["96.80 ± 0.57", "99.40 ± 0.23", "99.70 ± 0.23"]
+    ours = [index for index, line in enumerate(lines) if line.startswith("| **ours**")]
+    assert [lines[index - 1].split("|")[1].strip() for index in ours] == [
+        "CL+LSTM", "CL+LSTM (labels to CL-1 and LSTM)"
+    ]  # fmt: skip
