@@ -199,7 +199,7 @@ def compose(settings: SimpleNamespace) -> Composition:
         recipe["seeds"] = settings.num_seeds
     stages = tasks.stages(settings, settings.subtasks, "subtasks")
     return Composition(
-        published=_published(settings),
+        published=published_row(settings),
         recipe=recipe,
         dataset=source,
         train=sampler("train", settings.subtasks),
@@ -210,10 +210,15 @@ def compose(settings: SimpleNamespace) -> Composition:
     )
 
 
-def _published(settings: SimpleNamespace) -> dict[str, Any] | None:
-    """What the paper's text says of Figure 4, where the tasks are its tasks."""
+def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
+    """What the paper's text says of Figure 4, None where tasks or network are not those of the figure."""
     from jmeta.report.published import row_for
 
+    paper = {"inject": "first", "skip": "add"} | _PAPER[settings.algorithm]
+    networks = [adapter_recipe(one)["model"] for one in (settings, SimpleNamespace(**vars(settings) | paper))]
+    same_images = settings.image_size in (None, 28) and settings.split == _TASKS["split"]
+    if networks[0] != networks[1] or not same_images or settings.slots != _TASKS["slots"]:
+        return None
     method = settings.algorithm.replace("_", "+")
     filters = {"way": settings.subtasks, "shot": settings.subtask_shot, "paper": "cl_lstm"}
     return row_for(settings.dataset, method, **filters)

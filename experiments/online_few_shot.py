@@ -28,10 +28,11 @@ _REN = {"steps": 80000, "learning_rate_drops": "40000:0.0001,60000:0.00001", "cl
         "weight_decay": 1e-5}  # fmt: skip
 _APL = {"meta_batch": 32, "learning_rate": 0.0001, "steps": 20000, "clip_norm": 5.0,
         "learning_rate_drops": ""}  # fmt: skip
-_OWN = {"opn": _REN, "cpm": _REN, "apl": _APL}
+_PIXELS = {"steps": 80000, "learning_rate_drops": "", "clip_norm": 5.0}
+_OWN = {"opn": _REN, "cpm": _REN, "apl": _APL, "lstm": _PIXELS, "ntm": _PIXELS | {"steps": 100000}}
 _DATA = {
     "omniglot": {"dataset": "omniglot", "split": "lake", "rotations": True},
-    "cifar_fs": {"dataset": "cifar_fs"},
+    "cifar_fs": {"dataset": "cifar_fs", "augment": "crop_flip"},
 }
 
 
@@ -97,6 +98,10 @@ def stray(settings: SimpleNamespace) -> dict[str, str]:
         reasons |= dict.fromkeys(("inject", "skip"), "only cl_lstm has it")
     if not algorithm.startswith("cnn"):
         reasons["encoder_from"] = f"{algorithm} has no encoder that is trained before"
+    if settings.encoder_from:
+        reasons["standardise"] = "the encoder of --encoder_from saw images as they are"
+    if algorithm == "cnn_f_lstm":
+        reasons["weight_decay"] = "it would move the frozen encoder"
     if algorithm in ("lstm", "ntm"):
         reasons["filters"] = f"{algorithm} sees pixels"
     if algorithm in ("opn", "apl"):
@@ -135,17 +140,29 @@ def min_side(settings: SimpleNamespace) -> int:
     return settings.image_size or 28
 
 
+def check_origin(settings: SimpleNamespace) -> None:
+    """Raise UsageError for a preset of something pre-trained without the run that trained it."""
+    preset = settings.preset or ""
+    if preset.endswith("_pretrained") and not settings.init_from:
+        raise UsageError(
+            f"--preset={preset} goes on from another run: give --init_from=WORKDIR, a run with --delay=1"
+        )
+    if settings.encoder_from or settings.init_from:
+        return
+    if settings.algorithm == "cnn_f_lstm" or preset == "table2_cnn_lstm":
+        raise UsageError(
+            f"--algorithm={settings.algorithm} begins with a trained encoder"
+            f"{' in this preset' if preset == 'table2_cnn_lstm' else ''}: give --encoder_from=WORKDIR, a run of "
+            "experiments.maml --backbone=conv_encoder"
+        )
+
+
 def pretrained_encoder(settings: SimpleNamespace) -> tuple[str, Callable[[Any], Any]] | None:
     """The flag, and what puts the network of `--encoder_from` into fresh parameters; None without the flag.
 
-    Raises UsageError for a workdir without such a network, and for a frozen encoder that comes from nowhere.
+    Raises UsageError for a workdir without such a network.
     """
     if not settings.encoder_from:
-        if settings.algorithm == "cnn_f_lstm" and not settings.init_from:
-            raise UsageError(
-                "--algorithm=cnn_f_lstm freezes its encoder: give --encoder_from=WORKDIR, a run of "
-                "experiments.maml --backbone=conv_encoder"
-            )
         return None
     import jax
     import jax.numpy as jnp
@@ -165,19 +182,27 @@ def pretrained_encoder(settings: SimpleNamespace) -> tuple[str, Callable[[Any], 
 
 
 def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
-    """The row of Table 1, 2 or 3 for these settings, where the network has the size of the presets."""
+    """The row of Table 1, 2 or 3 for these settings, None where tasks or network are not those of the row."""
     from jmeta.report.published import row_for
 
-    algorithm, delay = settings.algorithm, settings.delay
-    size = settings.presentations, settings.filters, settings.image_size
-    if size != (10, 64, None) or settings.way != 5:
+    algorithm, dataset, delay = settings.algorithm, settings.dataset, settings.delay
+    paper = {"way": 5, "filters": 64, "hidden": None, "skip": "add"}
+    if delay > 1:
+        paper["inject"] = "first"
+    sizes = {"omniglot": (None, 28), "cifar_fs": (None, 32)}
+    if (
+        memory_recipe(settings) != memory_recipe(SimpleNamespace(**vars(settings) | paper))
+        or settings.image_size not in sizes.get(dataset, ())
+        or settings.split != _DATA[dataset].get("split")
+        or settings.presentations != 10
+    ):
         return None
     variant = f"delay {delay}" + (", pre-trained" if settings.init_from else "") if delay > 1 else None
     if algorithm.startswith("cnn") and delay == 1:
         variant = "pre-trained" if settings.encoder_from else "not pre-trained"
     if algorithm == "cl_lstm" and delay == 1 and settings.inject != "first":
         variant = "labels to LSTM" if settings.inject == "lstm" else "labels to all"
-    return row_for(settings.dataset, PAPER_NAMES[algorithm], way=5, variant=variant, paper="cl_lstm")
+    return row_for(dataset, PAPER_NAMES[algorithm], way=5, variant=variant, paper="cl_lstm")
 
 
 def compose(settings: SimpleNamespace) -> Composition:
@@ -186,6 +211,11 @@ def compose(settings: SimpleNamespace) -> Composition:
     from experiments.run import Composition
     from jmeta.data.online_streams import online_few_shot
 
+    check_origin(settings)
+    if settings.delay >= settings.way * settings.presentations:
+        raise UsageError(
+            f"--delay={settings.delay}: no label arrives in streams of {settings.way * settings.presentations}"
+        )
     source = tasks.open_dataset(settings)
     scale = tasks.standardisation(source, settings)
 

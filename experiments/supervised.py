@@ -149,15 +149,18 @@ def compose(settings: SimpleNamespace) -> Composition:
         train=flat_batches(kept, size=settings.batch, transform=settings.augment),
         validation=None if held_out is None else whole(held_out, size=TEST_BATCH),
         test=whole(source.splits["test"], size=TEST_BATCH),
-        published=_published(settings),
+        published=published_row(settings),
     )
 
 
-def _published(settings: SimpleNamespace) -> dict[str, Any] | None:
+def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
+    """The row of Table 5 for these settings, None for widths that are not in it."""
     from jmeta.report.published import row_for
 
-    shrink = model_recipe(settings)["recurrent"] and (settings.shrink or 0.5)
-    variant = f"{shrink}x" if shrink else None
+    recurrent = model_recipe(settings)["recurrent"]
+    if not recurrent and settings.shrink not in (None, 1.0):
+        return None
+    variant = f"{settings.shrink or 0.5}x" if recurrent else None
     return row_for(settings.dataset, PAPER_NAMES[settings.algorithm], variant=variant, paper="cl_lstm")
 
 

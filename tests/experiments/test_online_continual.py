@@ -76,3 +76,23 @@ def test_every_preset_parses():
     assert len(presets) == 3 * (4 + 1 + 4)
     assert presets["figure4_cl_lstm"]["curriculum"] == "5,10,15"
     assert "curriculum" not in presets["figure3_cl_lstm_5"]
+
+
+def test_presets_know_their_published_rows():
+    presets = online_continual.EXPERIMENT.presets
+    rows = {name: online_continual.published_row(settings(f"--preset={name}")) for name in presets}
+    found = {name: row["accuracy_before_last"]["mean"] for name, row in rows.items() if row}
+    assert found == {
+        "figure3_cl_lstm_20": 93.15, "figure4_cl_lstm": 93.15, "figure3_anml_20": 91.78, "figure4_anml": 91.78
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["--inject=lstm", "--skip=none", "--filters=32", "--hidden=64", "--image_size=14", "--slots=40",
+     "--split=vinyals", "--subtask_shot=3", "--algorithm=anml"],
+)  # fmt: skip
+def test_another_network_or_other_tasks_have_no_published_row(other):
+    figure = settings("--preset=figure4_cl_lstm", "--image_size=28")
+    assert online_continual.published_row(figure)["method"] == "CL+LSTM"
+    assert online_continual.published_row(settings("--preset=figure4_cl_lstm", other)) is None

@@ -96,6 +96,23 @@ def test_presets_know_their_published_rows():
     assert online_few_shot.published_row(warm)["accuracy_8_shot"]["mean"] == 57.4
 
 
+@pytest.mark.parametrize(
+    ("preset", "other"),
+    [("table1_omniglot_cl_lstm", other) for other in ("--hidden=8", "--skip=none", "--filters=32", "--way=6",
+                                                      "--image_size=14", "--split=vinyals", "--inject=all",
+                                                      "--presentations=9", "--dataset=folder")]
+    + [("table3_delay2", "--inject=lstm"), ("table1_omniglot_lstm", "--hidden=64")],
+)  # fmt: skip
+def test_another_network_or_other_tasks_have_no_published_row(preset, other):
+    assert online_few_shot.published_row(settings(f"--preset={preset}")) is not None
+    assert online_few_shot.published_row(settings(f"--preset={preset}", other)) is None
+
+
+def test_sizes_that_are_the_usual_ones_are_the_papers():
+    same = settings("--preset=table1_omniglot_cl_lstm", "--hidden=256", "--image_size=28")
+    assert online_few_shot.published_row(same)["accuracy_1_shot"]["mean"] == 96.8
+
+
 @pytest.mark.slow
 def test_a_frozen_encoder_comes_from_maml(image_folder, monkeypatch, tmp_path):
     monkeypatch.setattr("jmeta.outer.load.load", lambda workdir: (None, trained[workdir]))

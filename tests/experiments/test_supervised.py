@@ -17,13 +17,15 @@ def settings(*flags):
 
 
 def test_there_is_a_preset_for_each_row_of_table_5():
-    rows = {supervised._published(settings(f"--preset={name}"))["accuracy"]["mean"]
+    rows = {supervised.published_row(settings(f"--preset={name}"))["accuracy"]["mean"]
             for name in supervised.EXPERIMENT.presets}  # fmt: skip
     assert rows == {row["accuracy"]["mean"] for row in published("cl_lstm", 5)}
     assert supervised.model_recipe(settings("--algorithm=cl_vgg11", "--shrink=0.35"))["widths"] == [
         22, 44, 88, 88, 176, 176, 176, 176
     ]  # fmt: skip
-    assert supervised._published(settings("--shrink=0.25")) is None
+    for other in (["--shrink=0.25"], ["--algorithm=vgg11", "--shrink=0.5"]):
+        assert supervised.published_row(settings(*other)) is None
+    assert supervised.published_row(settings("--algorithm=vgg11", "--shrink=1"))["variant"] is None
 
 
 def test_held_out_images_are_the_last_of_each_class():
