@@ -116,7 +116,9 @@ SHARED = {
     "standardise": Flag(
         "boolean", False, "images less their channel's mean, by its deviation, both of the training split"
     ),
-    "augment": Flag("enum", "none", "augmentation of training images", ("none", "crop_flip_jitter")),
+    "augment": Flag(
+        "enum", "none", "augmentation of training images", ("none", "crop_flip", "crop_flip_jitter")
+    ),
     "download": Flag("boolean", False, "download the dataset's archives where they are missing"),
     "validation_tasks": Flag("integer", 200, "tasks of a validation"),
     "log_every": Flag("integer", 50, "outer updates between lines of metrics.jsonl"),

@@ -144,16 +144,13 @@ def check_origin(settings: SimpleNamespace) -> None:
     """Raise UsageError for a preset of something pre-trained without the run that trained it."""
     preset = settings.preset or ""
     if preset.endswith("_pretrained") and not settings.init_from:
-        raise UsageError(
-            f"--preset={preset} goes on from another run: give --init_from=WORKDIR, a run with --delay=1"
-        )
+        raise UsageError(f"--preset={preset} goes on from a run with --delay=1: give --init_from=WORKDIR")
     if settings.encoder_from or settings.init_from:
         return
     if settings.algorithm == "cnn_f_lstm" or preset == "table2_cnn_lstm":
         raise UsageError(
-            f"--algorithm={settings.algorithm} begins with a trained encoder"
-            f"{' in this preset' if preset == 'table2_cnn_lstm' else ''}: give --encoder_from=WORKDIR, a run of "
-            "experiments.maml --backbone=conv_encoder"
+            f"--algorithm={settings.algorithm}: its encoder has been trained before (section 4.1); give "
+            "--encoder_from=WORKDIR, a run of experiments.maml --backbone=conv_encoder"
         )
 
 
@@ -212,10 +209,9 @@ def compose(settings: SimpleNamespace) -> Composition:
     from jmeta.data.online_streams import online_few_shot
 
     check_origin(settings)
-    if settings.delay >= settings.way * settings.presentations:
-        raise UsageError(
-            f"--delay={settings.delay}: no label arrives in streams of {settings.way * settings.presentations}"
-        )
+    length = settings.way * settings.presentations
+    if settings.delay >= length:
+        raise UsageError(f"--delay={settings.delay}: no label arrives within the {length} steps of a stream")
     source = tasks.open_dataset(settings)
     scale = tasks.standardisation(source, settings)
 

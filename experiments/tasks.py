@@ -67,8 +67,10 @@ def stages(settings: SimpleNamespace, longest: int, unit: str) -> tuple[tuple[in
         lengths = [int(text) for text in settings.curriculum.split(",") if text]
     except ValueError:
         raise UsageError(f"--curriculum={settings.curriculum}; expected numbers such as 2,4,6,8") from None
-    if any(not 2 <= length <= longest for length in lengths):
-        raise UsageError(f"--curriculum={settings.curriculum}; expected 2 to {longest} {unit}")
+    if lengths != sorted(set(lengths)) or any(not 2 <= length <= longest for length in lengths):
+        raise UsageError(
+            f"--curriculum={settings.curriculum}; expected increasing numbers from 2 to {longest} {unit}"
+        )
     return tuple((length, settings.curriculum_every * (index + 1)) for index, length in enumerate(lengths))
 
 
@@ -125,6 +127,7 @@ def stray_data(settings: SimpleNamespace) -> dict[str, str]:
         ("split", data not in ("omniglot", "folder", "features"), f"{data} has one split"),
         ("image_size rotations augment", data in ("features", "sinusoid"), f"{data} has no images"),
         ("image_size", data == "glyphs", "glyphs are drawn at 28x28"),
+        ("standardise", data == "glyphs", "glyphs are drawn anew for each task and have no mean"),
         ("way", data == "sinusoid", "a sinusoid is a regression"),
         ("label_smoothing", data == "sinusoid", "a regression has no labels"),
         ("learning_rate weight_decay clip_norm learning_rate_drops optimizer meta_batch steps max_minutes "

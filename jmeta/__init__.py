@@ -68,6 +68,7 @@ _NAMES = {
     "jmeta.outer.play": "predict",
     "jmeta.outer.seeds": "side_by_side",
     "jmeta.outer.skipping": "skipping",
+    "jmeta.outer.standardised": "standardised",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -169,6 +169,7 @@ def _label_maps(kernel: Array, height: int, width: int) -> Array:
 
 
 def _label_kernel(key: Key, channels: int, way: int, filters: int, dtype: jnp.dtype) -> Array:
-    """The label planes' part of a kernel over `channels` + `way` input channels."""
+    """The label planes' part of a kernel over `channels` + `way` input channels; that of the images,
+    drawn as if it were alone, begins larger."""
     start = jax.nn.initializers.lecun_normal()
     return start(key, (3, 3, channels + way, 4 * filters), dtype)[:, :, channels:]

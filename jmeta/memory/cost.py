@@ -20,7 +20,8 @@ def cl_lstm_flops(
     """Floating-point operations of one step of CL+LSTM on an image (height, width, channel): convolutions and
     products only, two for a multiply-add, padding included (Babu et al. 2021, section 4.3: 0.40 GFLOPs).
 
-    As the paper counts, label planes are input channels, although `jmeta.cl_lstm` does not spend these.
+    As the paper counts, label planes are input channels; `jmeta.cl_lstm` spends these in its first layer
+    only.
     """
     height, width, channels = image
     total = 0

@@ -30,6 +30,7 @@ class _ConvEncoder(nn.Module):
             "padded": self.padded,
             "initialise": self.initialise,
         }
+        size = "x".join(map(str, x.shape[1:3]))
         for layer, (pool, stride) in enumerate(zip(self.pooled, self.strides)):
             x = Conv(self.filters, stride=stride, name=f"conv_{layer}", **settings)(x)
             if self.groups is not None:
@@ -37,6 +38,8 @@ class _ConvEncoder(nn.Module):
             if self.last_relu or layer < len(self.pooled) - 1:
                 x = nn.relu(x)
             x = max_pool(x) if pool else x
+            if 0 in x.shape:
+                raise ValueError(f"conv_encoder: nothing is left of {size} images after block {layer + 1}")
         x = x.reshape(x.shape[0], -1)
         return x if self.head is None else dense(self.head, self.initialise, x, name="head")
 
@@ -61,11 +64,11 @@ def conv_encoder(
     normalisation, None normalises nothing. `strides` are the convolutions' (1 if None); `padded=False`
     convolves without zeros outside; `weights`: see `conv4`; `initialise`: see `kernel_initialiser`;
     `last_relu=False` leaves the last block linear. Raises ValueError where `filters` is no multiple of
-    `groups` and where `strides` and `pooled` do not name as many blocks.
+    `groups`, where `strides` and `pooled` do not name as many blocks and, at `init`, for too small images.
     """
     strides = (1,) * len(pooled) if strides is None else tuple(strides)
     if groups is not None and filters % groups:
-        raise ValueError(f"conv_encoder: filters={filters}, groups={groups}; expected a multiple")
+        raise ValueError(f"conv_encoder: filters={filters}; expected a multiple of the {groups} groups")
     if len(strides) != len(pooled):
         raise ValueError(f"conv_encoder: {len(strides)} strides for {len(pooled)} blocks; expected as many")
     return from_linen(

@@ -1,7 +1,7 @@
 """Recurrent cells as pure functions: LSTM and ConvLSTM, whose gates are the same.
 
-A cell is split where time splits it: what depends on the inputs alone is one product for all time steps
-(`project`, `convolve`), and `gated` adds what the hidden state contributes.
+A cell is split where time splits it: what depends on the inputs alone can be one product for all time steps;
+`gated` takes it together with what the hidden state contributes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def gated(gates: Array, state: Array) -> tuple[Array, Array]:
     """One step of an LSTM from its pre-activations: (output, state) [..., hidden].
 
     `gates` [..., 4 hidden] are those of input, forget, candidate and output; no peepholes (Babu et al. 2021,
-    section 3.1).
+    equations 1 to 5).
     """
     accept, forget, candidate, emit = jnp.split(gates, 4, axis=-1)
     state = jax.nn.sigmoid(forget) * state + jax.nn.sigmoid(accept) * jnp.tanh(candidate)

@@ -132,7 +132,8 @@ class Checkpoints:
                 self._say(f"{self.directory / str(bad)} is damaged ({_first_line(why)}); passed over")
                 if self.identity is not None:  # a reader touches nothing of another run
                     self._manager.delete(bad)
-            self._say(f"continuing from step {step} in {self.directory}")
+            if self.identity is not None:
+                self._say(f"continuing from step {step} in {self.directory}")
             return step, state, meta
         if damaged:
             step, why = next(iter(damaged.items()))

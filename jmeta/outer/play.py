@@ -37,7 +37,13 @@ def predict(adapter: Adapter, state: LearnerState, support: Batch | Stream, x: P
     """Outputs for `x` [example, ...] of a trained adapter (`jmeta.load`) adapted to one's own `support`.
 
     As at test: no noise; logits [example, way] of a classifier, whose ways are the labels of `support`.
+    Raises TypeError for a `Memory`, which `jmeta.unroll` plays.
     """
+    if not isinstance(adapter, Adapter):
+        raise TypeError(
+            f"predict: got a {type(adapter).__name__}; expected an Adapter (jmeta.unroll plays a Memory over "
+            "a stream, jmeta.from_memory makes an adapter of it)"
+        )
     key = jax.random.fold_in(state.key, state.step)
     outputs, _, _ = adapt_and_predict(adapter, state.meta, state.model_state, support, x, key, train=False)
     return outputs

@@ -63,6 +63,9 @@ def test_memories_follow_the_flags():
     [(("--algorithm=opn", "--inject=all"), "has no meaning here"),
      (("--curriculum_every=5",), "no --curriculum"),
      (("--delay=0",), "at least 1"),
+     (("--dataset=glyphs", "--standardise"), "drawn anew"),
+     (("--algorithm=cnn_lstm", "--encoder_from=x", "--standardise"), "saw images as they are"),
+     (("--algorithm=cnn_f_lstm", "--weight_decay=0.1"), "frozen encoder"),
      (("--algorithm=opn", "--encoder_from=x"), "no encoder that is trained before")],
 )  # fmt: skip
 def test_stray_and_unusable_flags(arguments, message):
@@ -70,10 +73,22 @@ def test_stray_and_unusable_flags(arguments, message):
         settings(*arguments)
 
 
-@pytest.mark.parametrize("curriculum", ["1,2", "3,99", "two"])
+@pytest.mark.parametrize("curriculum", ["1,2", "3,99", "two", "4,3", "3,3"])
 def test_unusable_curricula(curriculum):
     with pytest.raises(UsageError, match="curriculum"):
         stages(settings(f"--curriculum={curriculum}"), 10, "presentations")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--preset=table3_delay5_pretrained",), "give --init_from"),
+     (("--preset=table2_cnn_lstm",), "give --encoder_from"),
+     (("--algorithm=cnn_f_lstm",), "give --encoder_from")],
+)  # fmt: skip
+def test_what_was_trained_before_is_asked_for(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        online_few_shot.check_origin(settings(*arguments))
+    online_few_shot.check_origin(settings(*arguments, "--init_from=x"))
 
 
 def test_every_preset_parses():
@@ -149,11 +164,19 @@ def test_maml_offers_the_network_of_the_encoders():
 def test_standardised_images_have_mean_0_and_deviation_1_over_the_training_split(image_folder):
     flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=lstm"]
     plain, made = (online_few_shot.compose(settings(*flags, *more)) for more in ((), ("--standardise",)))
-    keys = jax.random.split(jax.random.key(0), 200)
-    before, after = (np.asarray(jax.vmap(composed.train)(keys).x, np.float64) for composed in (plain, made))
     scale = made.recipe["input"]
-    np.testing.assert_allclose(after, (before - scale["mean"]) / scale["std"], atol=1e-5)
-    channels = after.reshape(-1, after.shape[-1])
+    x = np.asarray(jax.vmap(made.train)(jax.random.split(jax.random.key(0), 200)).x, np.float64)
+    assert x.min() >= 0 and x.max() <= 1  # the network standardises
+    channels = ((x - scale["mean"]) / scale["std"]).reshape(-1, x.shape[-1])
     np.testing.assert_allclose(channels.mean(0), 0, atol=0.1)
     np.testing.assert_allclose(channels.std(0), 1, atol=0.1)
     assert "mean" not in plain.recipe["input"]
+
+
+@pytest.mark.slow
+def test_what_goes_on_from_a_standardised_run_standardises(run_experiment, image_folder, tmp_path):
+    flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=lstm"]
+    origin = run_experiment("online_few_shot", *flags, "--standardise", f"--workdir={tmp_path / 'origin'}")
+    assert origin.returncode == 0, origin.stderr
+    part = run_experiment("online_few_shot", *flags, f"--init_from={tmp_path / 'origin'}")
+    assert part.returncode == 2 and "give --standardise" in part.stderr

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
 import jmeta
+from jmeta.data.online_streams import delayed
 from jmeta.memory.cl_lstm import cl_lstm
+from jmeta.metrics import accuracy_by_shot
 from jmeta.models.recurrent import gated, lstm_cell
 
 WAY = 3
@@ -76,7 +79,9 @@ def start(**options):
     return memory, jax.jit(memory.init)(jax.random.key(0), stream().x)[0]
 
 
-@pytest.mark.parametrize(("inject", "skip", "time"), [("first", "add", 3), ("all", "concat", 2)])
+@pytest.mark.parametrize(
+    ("inject", "skip", "time"), [("first", "add", 3), ("all", "concat", 2), ("lstm", "none", 2)]
+)
 def test_equals_the_python_loop_in_values_and_gradients(inject, skip, time):
     memory, params = start(inject=inject, skip=skip)
     data = stream(time=time)
@@ -97,6 +102,73 @@ def test_equals_the_python_loop_in_values_and_gradients(inject, skip, time):
     for mine, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(slopes), strict=True):
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-10)
         assert np.abs(other).max() > 0
+
+
+def test_relabelled_streams_give_relabelled_logits():
+    """Of the network whose weights are permuted as the labels are."""
+    memory, params = start(inject="all")
+    data, order, features = stream(time=4), jnp.array([2, 0, 1]), params.lstm.inputs.shape[0] - WAY
+    inverse = jnp.argsort(order)
+    relabelled = data._replace(
+        y=order[data.y], feedback=jnp.where(data.feedback < 0, -1, order[data.feedback])
+    )
+    permuted = params._replace(
+        labels=[kernel[:, :, inverse] for kernel in params.labels],
+        lstm=params.lstm._replace(
+            inputs=jnp.concatenate([params.lstm.inputs[:features], params.lstm.inputs[features:][inverse]])
+        ),
+        head=params.head[:, inverse],
+        bias=params.bias[inverse],
+    )
+    one, _ = jmeta.unroll(memory, params, {}, data)
+    other, _ = jmeta.unroll(memory, permuted, {}, relabelled)
+    np.testing.assert_allclose(other[:, order], one, rtol=1e-9)
+
+
+def test_without_labels_each_shot_is_left_to_chance():
+    """Labels are given to classes at random in each task, so that images alone tell nothing of them."""
+    images = np.random.default_rng(0).normal(size=(18, 8, 8, 1)).astype(np.float32)
+    data = jmeta.from_arrays(images, np.repeat(np.arange(6), 3))
+    draw = jmeta.online_few_shot(jmeta.episodes(data, way=WAY, shot=2, query=1))
+    streams = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 600))
+    memory = cl_lstm(WAY, filters=4, hidden=5)
+    params, _ = memory.init(jax.random.key(0), streams.x[0])
+    blind = streams._replace(feedback=jnp.full_like(streams.feedback, -1))
+    play = jax.jit(jax.vmap(lambda stream: jmeta.unroll(memory, params, {}, stream)[0]))
+    logits = play(blind)
+    found = jax.vmap(lambda *pair: accuracy_by_shot(*pair, shots=2))(logits, blind)
+    assert len(jnp.unique(logits.argmax(-1))) > 1  # or it would be 1 / 3 whatever is shown
+    for values in found.values():
+        assert abs(values.mean() - 1 / WAY) < 4.5 * (2 / 9 / 1800) ** 0.5
+
+
+@pytest.mark.slow
+def test_learns_to_bind_labels_to_images():
+    """Classes are noise of 8x8, examples those with more noise: acc_1 > 0.85 within 1,500 updates."""
+    tasks, way, shown, updates = 32, 3, 3, 1500
+
+    def draw(key):
+        keys = jax.random.split(key, 3)
+        prototypes = jax.random.normal(keys[0], (way, 8, 8, 1), jnp.float32)
+        y = jax.random.permutation(keys[1], jnp.repeat(jnp.arange(way), shown))
+        x = prototypes[y] + 0.3 * jax.random.normal(keys[2], (way * shown, 8, 8, 1), jnp.float32)
+        return jmeta.Stream(x, y, delayed(y, 1))
+
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
+    learner = jmeta.learner(cl_lstm(way, filters=8, hidden=64), None, tx, chunk=8)
+    measure = jax.vmap(lambda *pair: accuracy_by_shot(*pair, shots=2))
+
+    @jax.jit
+    def train(key):
+        state = learner.init(key, draw(key))
+        keys = jax.random.split(key, updates * tasks).reshape(updates, tasks)
+        return jax.lax.scan(lambda s, k: (learner.step(s, jax.vmap(draw)(k))[0], None), state, keys)[0]
+
+    state, memory = train(jax.random.key(0)), cl_lstm(way, filters=8, hidden=64)
+    test = jax.vmap(draw)(jax.random.split(jax.random.key(1), 500))
+    logits = jax.jit(jax.vmap(lambda s: jmeta.unroll(memory, state.meta, {}, s, train=False)[0]))(test)
+    accuracy = {name: float(values.mean()) for name, values in measure(logits, test).items()}
+    assert accuracy["accuracy_1_shot"] > 0.85 and accuracy["accuracy_2_shot"] > 0.85
 
 
 @pytest.mark.parametrize("delay", [1, 3])
