@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import Flag, UsageError, write_json
+from experiments.common import Flag, UsageError, check_numbers, write_json
 
 # Seconds of a dispatch of steps, by the clock and of all processors together; and facts about the program.
 Line = tuple[Callable[[], tuple[float, float]], dict[str, Any]]
@@ -50,12 +51,18 @@ def torch_line(settings: SimpleNamespace, script: Path) -> Line:
     step and prints its seconds, by the clock and of all processors.
     """
     command = [settings.torch_python, str(script)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise UsageError(
+            f"--torch_python={settings.torch_python}: {error.strerror}; give a Python"
+        ) from error
 
     def ask(line: str) -> str:
         assert process.stdin and process.stdout
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # of one that has ended, which then answers nothing
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
             raise UsageError(
@@ -79,6 +86,7 @@ def compare(settings: SimpleNamespace, lines: dict[str, Line]) -> int:
     The ratio of the processors' time, which other work on the machine disturbs less, stands beside that of
     the clock's.
     """
+    check_numbers(vars(settings), positive=("rounds", "dispatch"), not_negative=())
     for measure, _ in lines.values():  # the first round pays for allocations
         measure()
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}

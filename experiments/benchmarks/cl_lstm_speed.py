@@ -5,7 +5,7 @@
 Streams of 5 classes with 10 examples each of random images; sum of the steps' cross-entropies;
 backpropagation through all of them; Adam. Both play the tasks of a batch together, or --chunk at a time. The
 two take turns; the ratio is the median of the rounds' ratios. Prints the compiled peak memory, and with
---memory that without and with rematerialisation, beside the analytic arithmetic of one step.
+--memory that without and with rematerialisation, beside the arithmetic of one step, analytic and as compiled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from experiments.benchmarks import beside_torch
+from experiments.benchmarks import adaptation_cost, beside_torch
 from experiments.benchmarks.beside_torch import Line, compare, torch_line
 from experiments.common import Experiment, Flag, launch, shared
 
@@ -60,17 +60,29 @@ def peak_memory(settings: SimpleNamespace) -> None:
 
 def run(settings: SimpleNamespace) -> int:
     """Measure, print, write."""
-    from jmeta.memory.cost import cl_lstm_flops
+    from experiments.run import usage_errors
 
-    image = (settings.image_size, settings.image_size, settings.channels)
-    flops = cl_lstm_flops(image, settings.way, filters=settings.filters, hidden=settings.hidden)
-    print(f"one adaptation step: {flops / 1e9:.3f} GFLOPs, counted analytically")
-    if settings.memory:
-        peak_memory(settings)
-    lines = {"jmeta": jmeta_line(settings)}
+    with usage_errors():
+        print(arithmetic(settings))
+        if settings.memory:
+            peak_memory(settings)
+        lines = {"jmeta": jmeta_line(settings)}
     if settings.torch_python:
         lines["pytorch"] = torch_line(settings, Path(__file__).with_name("cl_lstm_speed_torch.py"))
     return compare(settings, lines)
+
+
+def arithmetic(settings: SimpleNamespace) -> str:
+    """What one step costs, in words."""
+    from jmeta.adapters.from_memory import from_memory
+    from jmeta.memory.cl_lstm import cl_lstm
+    from jmeta.memory.cost import cl_lstm_flops
+
+    image = (settings.image_size, settings.image_size, settings.channels)
+    sizes = {"filters": settings.filters, "hidden": settings.hidden}
+    counted = cl_lstm_flops(image, settings.way, **sizes) / 1e9
+    compiled = adaptation_cost.compiled_flops(from_memory(cl_lstm(settings.way, **sizes)), image) / 1e9
+    return f"one adaptation step: {counted:.3g} GFLOPs, counted analytically; {compiled:.3g} as compiled"
 
 
 FLAGS = shared("meta_batch", "chunk", "way", "filters", "image_size", meta_batch=2, image_size=28) | {
@@ -82,5 +94,7 @@ FLAGS = shared("meta_batch", "chunk", "way", "filters", "image_size", meta_batch
 }
 FLAGS |= beside_torch.FLAGS | {"dispatch": Flag("integer", 1, "training steps in one dispatch")}
 
+EXPERIMENT = Experiment("benchmarks.cl_lstm_speed", __doc__ or "", FLAGS, {}, run)
+
 if __name__ == "__main__":
-    launch(Experiment("benchmarks.cl_lstm_speed", __doc__ or "", FLAGS, {}, run))
+    launch(EXPERIMENT)
