@@ -190,4 +190,4 @@ def _attend(attention: Attention, tokens: Array) -> Array:
 
 def _layer_norm(x: Array, norm: Array, axes: int | tuple[int, ...]) -> Array:
     scale, offset = jnp.broadcast_to(norm[0], x.shape), jnp.broadcast_to(norm[1], x.shape)
-    return jax.nn.standardize(x, axes, epsilon=1e-5, algorithm="stable") * scale + offset
+    return jax.nn.standardize(x, axes, epsilon=1e-5) * scale + offset

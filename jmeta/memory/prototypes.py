@@ -185,7 +185,7 @@ def _nothing(way: int, delay: int, features: Array) -> Prototypes:
 
 def _layer_norm(gates: Array, scale: Array) -> Array:
     """Each gate's pre-activations [4 hidden] normalised and scaled by [4, hidden]."""
-    return (jax.nn.standardize(gates.reshape(4, -1), epsilon=1e-5, algorithm="stable") * scale).reshape(-1)
+    return (jax.nn.standardize(gates.reshape(4, -1), epsilon=1e-5) * scale).reshape(-1)
 
 
 def _check_delay(who: str, delay: int) -> None:
