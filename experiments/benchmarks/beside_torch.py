@@ -65,6 +65,7 @@ def torch_line(settings: SimpleNamespace, script: Path) -> Line:
             process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
+            process.communicate()  # closes the pipes
             raise UsageError(
                 f"--torch_python={settings.torch_python} cannot run {script}; see the lines above"
             )
