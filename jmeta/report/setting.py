@@ -25,11 +25,16 @@ _LEARNER = {
     "modulator_filters": "modulator filters {}",
     "hidden": "hidden {}",
     "shrink": "{}x",
+    "learning_rate": "outer rate {}",
+    "inner_lr": "inner rate {}",
+    "test_inner_optimizer": "{} at test",
+    "test_inner_lr": "inner rate {} at test",
 }
 # What goes without saying, and what is said elsewhere or matters in a comparison only.
 _USUAL = {"delay": 1, "subtask_shot": 5, "slots": 20, "inject": "first", "skip": "add", "network": "lite",
           "filters": 64, "modulator_filters": 64, "hidden": 256}  # fmt: skip
-_ELSEWHERE = ("dataset", "split", "standardise")
+_ELSEWHERE = ("dataset", "split", "standardise", "learning_rate", "inner_lr", "test_inner_optimizer",
+              "test_inner_lr")  # fmt: skip
 
 
 def unusual(flags: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from experiments import supervised
 from experiments.common import UsageError, parse
 from jmeta.data.class_dataset import ClassDataset, from_arrays
 from jmeta.data.source import DatasetInfo, from_splits
+from jmeta.report.paired import differences
 from jmeta.report.published import published
 
 
@@ -66,6 +67,7 @@ def test_a_run_learns_to_tell_colours(tmp_path, monkeypatch, capsys):
     assert values.mean() == pytest.approx(results["eval"]["metrics"]["accuracy"]["mean"])
     assert set(np.round(20 * values, 4) % 1) == {0}
     assert (tmp_path / "figures/learning_curves.png").is_file()
+    assert differences(tmp_path, tmp_path).tasks == 5  # batch by batch
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,17 @@ def test_what_concerns_training_alone_does_not_count(tmp_path):
     assert differences(tmp_path / "one", tmp_path / "other").metrics["accuracy"].mean == pytest.approx(1)
 
 
+def test_batches_of_the_whole_test_set_are_tasks(tmp_path):
+    """A supervised run learns how many there are from its data: the number is not of its identity."""
+    for name, value in (("resnet20", 0.1), ("cl_resnet20", 0.0)):
+        folder = write_run(tmp_path / name, DIFFICULTY + value, algorithm=name, way=None)
+        config = json.loads((folder / "config.json").read_text())
+        del config["identity"]["eval_tasks"]
+        (folder / "config.json").write_text(json.dumps(config))
+    found = differences(tmp_path / "resnet20", tmp_path / "cl_resnet20").metrics
+    assert found["accuracy"].mean == pytest.approx(10) and set(found) == {"accuracy"}
+
+
 def test_of_more_tasks_those_that_both_runs_have_count(tmp_path):
     write_run(tmp_path / "short", DIFFICULTY[:100] + 0.1)
     write_run(tmp_path / "long", np.concatenate([DIFFICULTY[:100], DIFFICULTY[100:] + 0.7]))
