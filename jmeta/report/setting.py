@@ -10,7 +10,6 @@ _TASKS = {
     "dataset": "{}",
     "split": "split {}",
     "image_size": "{0}x{0}",
-    "standardise": "standardise {}",
     "presentations": "{} presentations",
     "delay": "delay {}",
     "subtasks": "{} subtasks",
@@ -18,6 +17,7 @@ _TASKS = {
     "slots": "{} slots",
 }
 _LEARNER = {
+    "standardise": "standardise {}",
     "inject": "labels to {}",
     "skip": "skip {}",
     "network": "{} network",
