@@ -172,8 +172,13 @@ _DEFINE = {
 
 
 def shared(*names: str, **defaults: Any) -> dict[str, Flag]:
-    """The shared flags of these names, with an entry point's own defaults."""
-    return {name: SHARED[name]._replace(default=defaults.get(name, SHARED[name].default)) for name in names}
+    """The shared flags of these names, with an entry point's own defaults, whose help then leaves out what
+    none would mean."""
+    own = {
+        name: SHARED[name]._replace(default=default, help=re.sub(r" \[[^]]*\]$", "", SHARED[name].help))
+        for name, default in defaults.items()
+    }
+    return {name: own.get(name, SHARED[name]) for name in names}
 
 
 def without(flag: Flag, *choices: str) -> Flag:

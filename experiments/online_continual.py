@@ -107,6 +107,7 @@ FLAGS = (
     | shared("workdir", "preset", "distributed", "precision")
 )  # fmt: skip
 FLAGS["dataset"] = without(FLAGS["dataset"], "sinusoid", "features")
+FLAGS["filters"] = FLAGS["filters"]._replace(help="channels of a layer of cl_lstm, or of the network")
 
 
 def stray(settings: SimpleNamespace) -> dict[str, str]:

@@ -87,6 +87,7 @@ FLAGS = (
     | shared("workdir", "preset", "distributed", "precision")
 )  # fmt: skip
 FLAGS["dataset"] = without(FLAGS["dataset"], "sinusoid", "features")
+FLAGS["filters"] = FLAGS["filters"]._replace(help="channels of a layer of cl_lstm, or of the encoder")
 
 
 def stray(settings: SimpleNamespace) -> dict[str, str]:
@@ -217,7 +218,10 @@ def compose(settings: SimpleNamespace) -> Composition:
 
     def streams(split: str, presentations: int) -> Any:
         varied = tasks.variations(split, settings)
-        episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
+        try:
+            episodes = source.episodes(split, way=settings.way, shot=presentations - 1, query=1, **varied)
+        except ValueError as error:
+            raise UsageError(f"--way={settings.way} --presentations={presentations}: {error}") from None
         return online_few_shot(episodes, delay=settings.delay)
 
     recipe = {
