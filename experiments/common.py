@@ -5,13 +5,15 @@ Nothing here imports jax, so that `--help` and a mistyped flag answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
@@ -293,6 +295,29 @@ def check_numbers(
         enough = value > 0 if name in positive else value >= 0
         if not enough or (math.isinf(value) and name not in endless):
             raise UsageError(f"--{name}={value}; expected {what}")
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """While a run is composed, what the library calls wrong is wrong in the flags, or in a file they name.
+
+    Data that do not fit a network are refused by flax or jax, so their ValueErrors count too; but they may be
+    bugs, so that the line says where they come from.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(f"{error}{_foreign_origin(error)}") from error
+
+
+def _foreign_origin(error: BaseException) -> str:
+    """The line that raised it, where that is neither jmeta's nor of the experiments."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    ours = module.partition(".")[0] in ("jmeta", "experiments", "__main__")
+    return "" if ours else f" (raised by {module}, line {line})"
 
 
 def in_flags(message: str, flags: Iterable[str]) -> str:

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import run as skeleton
 from experiments import streaming
-from experiments.common import default_workdir, identity, write_json
+from experiments.common import default_workdir, identity, usage_errors, write_json
 from experiments.continual import learner_settings, points_of, published_row
 from experiments.streaming import Chosen, Ended, Part
 from experiments.tasks import open_dataset
+from experiments.workdir import make_workdir
 from jmeta.data import streams
 from jmeta.losses import cross_entropy
 from jmeta.models.mlp import after_first_layer, mlp
@@ -68,8 +68,8 @@ def run(settings: SimpleNamespace) -> int:
     deadline = streaming.deadline(settings)
     per_task = settings.passes * batches_of_pass(settings)
     steps = settings.tasks * per_task
-    with skeleton.usage_errors():
-        skeleton.make_workdir(workdir)
+    with usage_errors():
+        make_workdir(workdir)
         if streaming.finished_before(workdir, identified, steps):
             return 0
         source = open_dataset(settings, settings.images)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import run as skeleton
 from experiments.osaka import CHANGE_PRETRAINING, pretrains
 from experiments.osaka_learners import at_point, make_adapter, make_optimiser
+from experiments.run import VALIDATION_SEED
 from jmeta.data import osaka
 from jmeta.data.class_dataset import ClassDataset
 from jmeta.losses import cross_entropy
@@ -88,7 +88,7 @@ def pretrain(
     state = jax.jit(lambda key: learner.init(key, jax.device_get(example)))(key)
 
     def validate(state: LearnerState) -> dict[str, Any]:
-        key = jax.random.key(skeleton.VALIDATION_SEED)
+        key = jax.random.key(VALIDATION_SEED)
         values = evaluate(learner, state, validation, num_tasks=settings.validation_tasks, key=key)
         return {name: value.mean(0) for name, value in values.items()}
 

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import run as skeleton
 from experiments import streaming
-from experiments.common import default_workdir, identity, write_json
+from experiments.common import default_workdir, identity, usage_errors, write_json
 from experiments.osaka import points_of, published_row
 from experiments.osaka_learners import SPARSE, at_point, make_learner
 from experiments.osaka_pretraining import pretrain_all, pretrained_lanes
 from experiments.streaming import Chosen, Ended, Part
 from experiments.tasks import open_dataset
+from experiments.workdir import make_workdir, say
 from jmeta.data import osaka
 from jmeta.data.source import Dataset
 from jmeta.outer.checkpoint import Checkpoints
@@ -60,8 +60,8 @@ def run(settings: SimpleNamespace) -> int:
     """Run to results.json, or as far as the time or a signal lets it; the exit status."""
     deadline = streaming.deadline(settings)
     workdir, identified = default_workdir(NAME, settings), identity(NAME, settings)
-    with skeleton.usage_errors():
-        skeleton.make_workdir(workdir)
+    with usage_errors():
+        make_workdir(workdir)
         if streaming.finished_before(workdir, identified, settings.steps):
             return 0
         sources = open_sources(settings)
@@ -80,7 +80,7 @@ def run(settings: SimpleNamespace) -> int:
         outcomes = pretrain_all(settings, points, characters, identified, workdir, deadline)
         stopped = [outcome for outcome in outcomes if outcome.reason in ("time", "signal")]
         if stopped:
-            skeleton.say(f"stopped while pre-training; the same command goes on from {workdir}")
+            say(f"stopped while pre-training; the same command goes on from {workdir}")
             return 128 + stopped[0].signal if stopped[0].signal else 0
         if outcomes:
             states = states._replace(slow=pretrained_lanes(settings, outcomes, points))

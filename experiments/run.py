@@ -5,14 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import platform
-import subprocess
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -20,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common import UsageError, default_workdir, identity, strict, write_json
+from experiments.common import UsageError, default_workdir, identity, strict, usage_errors, write_json
+from experiments.workdir import finished_results, git_commit, make_workdir, provenance, say, write_arrays
 from jmeta.data.source import Dataset
 from jmeta.metrics import summarise
 from jmeta.outer.checkpoint import Checkpoints
@@ -81,7 +76,7 @@ def run(name: str, settings: SimpleNamespace, compose: Callable[[SimpleNamespace
         adapter, learner = build(made.recipe, mesh)
         made = made._replace(**_placed(made, mesh))
         state = _initial_state(learner, made, settings, mesh)
-    around = {"git commit": _git_commit()}
+    around = {"git commit": git_commit()}
     with contextlib.closing(
         Checkpoints(workdir / "checkpoints", identified, surroundings=around)
     ) as checkpoints:
@@ -205,27 +200,12 @@ def _check_paths(settings: SimpleNamespace, workdir: Path) -> None:
     make_workdir(workdir)
 
 
-def make_workdir(workdir: Path) -> None:
-    """Make the folder of a run. Raises UsageError where there is a file in its place."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"--workdir={workdir}: there is a file in its place; give a folder") from None
-
-
 def _on_host(state: LearnerState) -> LearnerState:
     """The learned state as arrays of this process alone."""
     meta, model_state = jax.device_get((state.meta, state.model_state))
     return state._replace(
         step=np.asarray(state.step), meta=meta, model_state=model_state, opt=None, key=jax.random.key(0)
     )
-
-
-def write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
-    """Write an .npz whole: under a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(temporary, **values)
-    temporary.replace(path)
 
 
 def _placed(made: Composition, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -285,42 +265,6 @@ def _check_fits(origin: str, ours: PyTree, theirs: PyTree) -> None:
             )
 
 
-@contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """While a run is composed, what the library calls wrong is wrong in the flags, or in a file they name.
-
-    Data that do not fit a network are refused by flax or jax, so their ValueErrors count too; but they may be
-    bugs, so that the line says where they come from.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(str(error)) from error
-    except ValueError as error:
-        raise UsageError(f"{error}{_foreign_origin(error)}") from error
-
-
-def _foreign_origin(error: BaseException) -> str:
-    """The line that raised it, where that is neither jmeta's nor of the experiments."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    module = frame.f_globals.get("__name__", "")
-    ours = module.partition(".")[0] in ("jmeta", "experiments", "__main__")
-    return "" if ours else f" (raised by {module}, line {line})"
-
-
-def finished_results(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str, Any] | None:
-    """The results of a run with this identity that has taken all its steps."""
-    try:
-        config = json.loads((workdir / "config.json").read_text())
-        results = json.loads((workdir / "results.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict) or not isinstance(results, dict):
-        return None
-    same = config.get("identity") == json.loads(json.dumps(identified))
-    return results if same and results.get("steps") == steps else None
-
-
 def planned_steps(settings: SimpleNamespace) -> int:
     """Outer updates of the whole run."""
     return 0 if settings.eval_only else settings.steps
@@ -335,38 +279,6 @@ def _config(settings: SimpleNamespace, identified: dict[str, Any], made: Composi
         "dataset": made.dataset.info._asdict(),
         **provenance(),
     }
-
-
-def provenance() -> dict[str, Any]:
-    """What config.json says of versions, device, commit and time."""
-    return {
-        "versions": _versions(),
-        "device": {
-            "platform": jax.default_backend(),
-            "kind": jax.devices()[0].device_kind,
-            "count": jax.device_count(),
-            "processes": jax.process_count(),
-        },
-        "git_commit": _git_commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("jmeta", "jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _results(
@@ -466,9 +378,3 @@ def _write_figures(
             task.support.x, task.support.y, task.query.x, task.query.y, np.asarray(outputs.argmax(-1)),
             folder / "episode.png",
         )  # fmt: skip
-
-
-def say(text: str) -> None:
-    """Print a line for people, once whatever the number of processes."""
-    if jax.process_index() == 0:
-        print(text, file=sys.stderr)

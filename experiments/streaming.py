@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import run as skeleton
 from experiments.common import UsageError, strict, write_json
+from experiments.workdir import finished_results, provenance, say, write_arrays
 from jmeta.data.source import Dataset
 from jmeta.outer.checkpoint import CheckpointError, Checkpoints
 from jmeta.outer.finite import NonFiniteError
@@ -121,7 +121,7 @@ def learn_stream(
 
     def save() -> None:
         if records:  # before the checkpoint, which must never be ahead of them
-            skeleton.write_arrays(workdir / RECORDS, records)
+            write_arrays(workdir / RECORDS, records)
         checkpoints.save(done, _checkpoint(done, states, kept), {"seconds": seconds, "best": None})
 
     log = MetricsLog(workdir)
@@ -137,7 +137,7 @@ def learn_stream(
                 name: np.concatenate([records.get(name, new[name][:, :0]), new[name]], 1) for name in new
             }
             log.write(line(done, fields, report, seconds))
-            skeleton.say(f"step {done}/{steps}  {_told(report)}  {seconds:.1f} s")
+            say(f"step {done}/{steps}  {_told(report)}  {seconds:.1f} s")
             if done // settings.checkpoint_every > before // settings.checkpoint_every:
                 save()
                 saved = done
@@ -281,9 +281,9 @@ def results(
 
 def finished_before(workdir: Path, identified: dict[str, Any], steps: int) -> bool:
     """Whether a run of this identity has learned all its batches; then its results are printed again."""
-    found = skeleton.finished_results(workdir, identified, steps)
+    found = finished_results(workdir, identified, steps)
     if found:
-        skeleton.say(f"finished before, in {workdir}")
+        say(f"finished before, in {workdir}")
         print(json.dumps(found))
     return found is not None
 
@@ -293,7 +293,7 @@ def interrupted(ended: Ended, workdir: Path, *, least: int = 1) -> int | None:
     after the `least` number of batches; None of others."""
     if not ended.signal and ended.done >= least:
         return None
-    skeleton.say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
+    say(f"stopped after batch {ended.done}; the same command goes on from {workdir}")
     return 128 + ended.signal if ended.signal else 0
 
 
@@ -309,7 +309,7 @@ def conclude(
     The curves are of these `lanes`; `draw(folder)` draws into the folder of the figures what the log's lines
     do not say.
     """
-    skeleton.write_arrays(workdir / "eval.npz", arrays)
+    write_arrays(workdir / "eval.npz", arrays)
     try:
         folder = workdir / "figures"
         folder.mkdir(exist_ok=True)
@@ -319,9 +319,9 @@ def conclude(
             continual_figures.sparsity_by_layer(lines, folder / "sparsity.png")
         draw(folder)
     except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
-        skeleton.say(f"no figures: {error}")
+        say(f"no figures: {error}")
     write_json(workdir / "results.json", found)
-    skeleton.say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
+    say(f"figures in {workdir / 'figures'}, results in {workdir / 'results.json'}")
     print(json.dumps(strict(found)))
     return 0
 
@@ -336,5 +336,5 @@ def config(
         "identity": identified,
         "steps": steps,
         "dataset": facts[0] if len(facts) == 1 else facts,
-        **skeleton.provenance(),
+        **provenance(),
     }

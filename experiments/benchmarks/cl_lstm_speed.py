@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.benchmarks import adaptation_cost, beside_torch
 from experiments.benchmarks.beside_torch import Line, compare, torch_line
-from experiments.common import Experiment, Flag, launch, shared
+from experiments.common import Experiment, Flag, launch, shared, usage_errors
 
 
 def learner_and_streams(settings: SimpleNamespace, remat_every: int | None) -> tuple[Any, Any]:
@@ -60,7 +60,6 @@ def peak_memory(settings: SimpleNamespace) -> None:
 
 def run(settings: SimpleNamespace) -> int:
     """Measure, print, write."""
-    from experiments.run import usage_errors
 
     with usage_errors():
         print(arithmetic(settings))
