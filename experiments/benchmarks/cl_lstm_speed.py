@@ -60,7 +60,6 @@ def peak_memory(settings: SimpleNamespace) -> None:
 
 def run(settings: SimpleNamespace) -> int:
     """Measure, print, write."""
-
     with usage_errors():
         print(arithmetic(settings))
         if settings.memory:

@@ -38,7 +38,7 @@ class _ConvEncoder(nn.Module):
             if self.last_relu or layer < len(self.pooled) - 1:
                 x = nn.relu(x)
             x = max_pool(x) if pool else x
-            if 0 in x.shape:
+            if 0 in x.shape[1:]:
                 raise ValueError(f"conv_encoder: images of {size} leave no feature; expected larger ones")
         x = x.reshape(x.shape[0], -1)
         return x if self.head is None else dense(self.head, self.initialise, x, name="head")
