@@ -2,227 +2,199 @@
 
 von Oswald et al., Learning where to learn, NeurIPS 2021 (section 4.1); Gupta et al., La-MAML, NeurIPS 2020.
 The stream is seen in one pass (or --passes), then every task's whole test set is classified with the
-parameters after each task. Accuracies are in percent. Seeds, and the points of a --grid, run side by side.
+parameters after each task. Accuracies are in percent. Values that no flag gives are the published ones for
+the algorithm and the stream. Seeds, and the points of a --grid, run side by side.
 """
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from experiments.common import Experiment, Flag, UsageError, check_numbers, launch, shared
-from experiments.grid import parse_grid
+import jmeta
+from experiments import flags
+from experiments.cli import launch
+from experiments.errors import UsageError, usage_errors
+from experiments.presets import sparse_maml as paper
+from experiments.settings import Experiment, Settings
+from experiments.trials import Part, Trial, choose, compile_program, make_trials, map_trials, mean_over
+from jmeta import registry
 
-ROTATIONS, PERMUTATIONS, MANY = "mnist_rotations", "mnist_permutations", "mnist_many_permutations"
-PROBLEMS = {
-    ROTATIONS: {"tasks": 20, "samples": 1000, "matrix": "whole"},
-    PERMUTATIONS: {"tasks": 20, "samples": 1000, "matrix": "whole"},
-    MANY: {"tasks": 100, "samples": 200, "matrix": "ends"},
-}
-ALGORITHMS = ("sgd", "er", "gem", "agem", "mer", "la_maml", "la_maml_sync", "replay_maml", "sparse_la_maml")
-PAPER_NAMES = {
-    "sgd": "Baseline", "gem": "GEM", "mer": "MER", "la_maml": "La-MAML", "sparse_la_maml": "sparse-La-MAML",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from experiments.runner import Run
+    from jmeta.types import Array, Key, PyTree
 
-_META = ("glances", "capacity", "replay", "clip_norm", "meta_loss")
-# What each algorithm's factory takes, beside the tasks' number.
-USES = {
-    "sgd": ("learning_rate",),
-    "er": ("learning_rate", "capacity", "replay"),
-    "gem": ("learning_rate", "margin", "slots", "clip_norm"),
-    "agem": ("learning_rate", "slots", "replay"),
-    "mer": ("learning_rate", "within", "across", "replay_batches", "capacity", "replay"),
-    "la_maml": ("initial_rate", "rate_learning_rate", *_META),
-    "la_maml_sync": ("initial_rate", "rate_learning_rate", "learning_rate", *_META),
-    "replay_maml": ("inner_rate", "learning_rate", *_META),
-    "sparse_la_maml": ("rate", "mask_learning_rate", "initial_score", *_META),
-}  # fmt: skip
-TUNABLE = ("learning_rate", "initial_rate", "rate_learning_rate", "inner_rate", "rate", "mask_learning_rate",
+ALGORITHMS = {name: registry.entry("online", name).settings for name in paper.CONTINUAL_ALGORITHMS}
+_TUNABLE = ("learning_rate", "initial_rate", "rate_learning_rate", "inner_rate", "rate", "mask_learning_rate",
            "initial_score", "margin", "within", "across")  # fmt: skip
-_NOT_NEGATIVE = ("rate_learning_rate", "mask_learning_rate", "margin")
-_POSITIVE = tuple(name for name in TUNABLE if name not in (*_NOT_NEGATIVE, "initial_score"))
-_ARGUMENTS = {"clip_norm": "clip", "replay_batches": "batches"}
-MANY_SLOTS = {"capacity": 500, "slots": 5}
-
-# The published settings: rotations, permutations, many permutations where three are given. Those of
-# sparse-La-MAML are not published and are ours.
-_BY_PROBLEM: dict[str, dict[str, Any]] = {
-    "sgd": {"batch": 1, "initialise": "glorot_uniform", "learning_rate": (0.0003, 0.003, 0.003)},
-    "er": {"batch": 1, "initialise": "glorot_uniform", "learning_rate": 0.1, "replay": 10},
-    "gem": {"batch": 1, "initialise": "glorot_uniform", "learning_rate": (0.01, 0.01, 0.003),
-            "margin": (0.0, 0.0, 0.1)},
-    "agem": {"batch": 1, "initialise": "glorot_uniform", "learning_rate": 0.01, "replay": 64},
-    "mer": {"batch": 1, "initialise": "glorot_uniform", "learning_rate": (0.1, 0.03, 0.03),
-            "within": (0.01, 0.03, 0.03), "across": 1.0, "replay_batches": (5, 10, 10),
-            "replay": (10, 10, 5)},
-    "la_maml": {"initial_rate": (0.15, 0.15, 0.1), "rate_learning_rate": (0.3, 0.3, 0.1),
-                "glances": (5, 5, 10)},
-    "la_maml_sync": {"initial_rate": (0.15, 0.15, 0.03), "rate_learning_rate": 0.1,
-                     "learning_rate": (0.3, 0.1, 0.03), "glances": (5, 5, 10)},
-    "replay_maml": {"inner_rate": (0.1, 0.03, 0.03), "learning_rate": (0.1, 0.1, 0.15), "glances": 5},
-    "sparse_la_maml": {"rate": (0.1, 0.1, 0.05), "mask_learning_rate": (0.1, 0.3, 0.3),
-                       "initial_score": 0.05, "glances": (5, 5, 10)},
-}  # fmt: skip
-_COMMON = {"batch": 10, "initialise": "he_normal", "capacity": 200, "slots": 10, "replay": 10,
-           "meta_loss": "mean"}  # fmt: skip
+LEARNS_RATES = ("la_maml", "la_maml_sync", "sparse_la_maml")
 
 
-def own_values(algorithm: str, dataset: str) -> dict[str, Any]:
-    """The published values of an algorithm on a problem, for the flags that it uses."""
-    column = (ROTATIONS, PERMUTATIONS, MANY).index(dataset)
-    values = _COMMON | (MANY_SLOTS if dataset == MANY else {})
-    values |= {
-        name: value[column] if isinstance(value, tuple) else value
-        for name, value in _BY_PROBLEM[algorithm].items()
-    }
-    if "glances" in USES[algorithm]:
-        values["clip_norm"] = 2.0
-    used = ("batch", "initialise", *USES[algorithm])
-    return {name: value for name, value in values.items() if name in used}
+def main(run: Run) -> int:
+    """Learn the stream task by task, then test on all tasks with the parameters after each."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
 
+    from jmeta.online import sgd_state  # which import jax
+    from jmeta.online import stream as online_stream
 
-def _presets() -> dict[str, dict[str, Any]]:
-    """Every row of Table 5, the other algorithms on the same problems, and the runs of Figures 3 and 4."""
-    presets: dict[str, dict[str, Any]] = {}
-    for dataset in PROBLEMS:
-        for algorithm in ALGORITHMS:
-            row = {"algorithm": algorithm, "dataset": dataset, "num_seeds": 5}
-            presets[f"table5_{dataset}_{algorithm}"] = row | own_values(algorithm, dataset)
-    for algorithm in ("la_maml", "sparse_la_maml"):
-        row = {"algorithm": algorithm, "dataset": ROTATIONS, "num_seeds": 3}
-        row |= own_values(algorithm, ROTATIONS)
-        presets[f"figure3_{algorithm}"] = row
-        ten = {"passes": 10, "glances": 1}
-        presets[f"figure4_{algorithm}"] = row | ten
-    for hidden in (50, 100, 200, 400, 800):
-        presets[f"figure3_width_{hidden}"] = presets["figure3_sparse_la_maml"] | {"hidden": hidden}
-    return presets
-
-
-def _own(kind: str, help: str, choices: tuple[str, ...] = ()) -> Flag:
-    """A flag whose default is the published value of the algorithm on the problem."""
-    return Flag(kind, None, f"{help} [the algorithm's own, see the presets]", choices)
-
-
-FLAGS = (
-    {
-        "algorithm": Flag("enum", "la_maml", "what learns", ALGORITHMS),
-        "dataset": Flag("enum", ROTATIONS, "the stream", tuple(PROBLEMS)),
-        "images": Flag("enum", "mnist", "whose images it shows", ("mnist", "fashion_mnist")),
-    }
-    | shared("data_dir", "download")
-    | {
-        "tasks": Flag("integer", None, "tasks of the stream [20; 100 of many permutations]"),
-        "samples": Flag("integer", None, "training images of a task [1000; 200 of many permutations]"),
-        "passes": Flag("integer", 1, "times that a task's images are shown before the next task"),
-        "batch": _own("integer", "images of a step"),
-        "transform_seed": Flag(
-            "integer", None, "angles or permutations, the same for all seeds [the seed's]"
-        ),
-        "hidden": Flag("integer", 100, "units of each of the two hidden layers"),
-        "initialise": _own("enum", "initial weights", ("he_normal", "glorot_uniform")),
-        "learning_rate": _own("float", "of the weights"),
-        "initial_rate": _own("float", "la_maml, la_maml_sync: the learned rates at first"),
-        "rate_learning_rate": _own("float", "la_maml, la_maml_sync: of the learned rates"),
-        "inner_rate": _own("float", "replay_maml: of the steps that look ahead"),
-        "rate": _own("float", "sparse_la_maml: of all steps"),
-        "mask_learning_rate": _own("float", "sparse_la_maml: of the masks' scores"),
-        "initial_score": _own("float", "sparse_la_maml: the masks' scores at first"),
-        "glances": _own("integer", "meta-updates on a batch"),
-        "meta_loss": _own("enum", "which steps that look ahead are judged", ("mean", "last")),
-        "clip_norm": _own("float", "largest global norm of a gradient"),
-        "capacity": _own("integer", "slots of the replay reservoir"),
-        "replay": _own("integer", "replayed examples of a step"),
-        "slots": _own("integer", "gem and agem: examples kept of each task"),
-        "margin": _own("float", "gem: least multiplier of a past task's gradient"),
-        "within": _own("float", "mer: how far a replay batch moves the weights (beta)"),
-        "across": _own("float", "mer: how far an example moves the weights (gamma)"),
-        "replay_batches": _own("integer", "mer: replay batches of an example"),
-        "grid": Flag(
-            "string",
-            "",
-            "points to run side by side, as rate=0.03:0.1,mask_learning_rate=0.1:0.3:1; the point with the "
-            "best retained accuracy is reported first, and all of them under grid",
-        ),
-    }
-    | {
-        "matrix": Flag(
-            "enum",
-            None,
-            "how much of the accuracy matrix: the whole, or its diagonal and last row, which the metrics "
-            "need [whole; ends of many permutations, a fiftieth of the time]",
-            ("whole", "ends"),
-        )
-    }
-    | shared("seed", "num_seeds", "checkpoint_every", "max_minutes", "workdir", "preset")
-)
-FLAGS["num_seeds"] = FLAGS["num_seeds"]._replace(help="seeds run side by side, --seed and those after it")
-FLAGS["seed"] = FLAGS["seed"]._replace(help="seed of weights, samples, orders and replay")
-FLAGS["checkpoint_every"] = FLAGS["checkpoint_every"]._replace(
-    default=500, help="batches between checkpoints, up to the end of a task"
-)
-
-
-def stray(settings: SimpleNamespace) -> dict[str, str]:
-    """Flags that the chosen algorithm does not use."""
-    everything = set().union(*USES.values())
-    return dict.fromkeys(everything - set(USES[settings.algorithm]), f"{settings.algorithm} has none")
-
-
-def points_of(settings: SimpleNamespace) -> list[dict[str, float]]:
-    """The points of `--grid`."""
-    return parse_grid(settings.grid, [name for name in TUNABLE if name in USES[settings.algorithm]])
-
-
-def settle(settings: SimpleNamespace) -> SimpleNamespace:
-    """The settings with the published values where no flag gave any. Raises UsageError for numbers that
-    cannot be."""
-    own = PROBLEMS[settings.dataset] | own_values(settings.algorithm, settings.dataset)
-    given = {name: value for name, value in vars(settings).items() if value is not None}
-    settled = SimpleNamespace(**vars(settings) | own | given)
-    least = dict.fromkeys(("samples", "passes", "batch", "hidden", "glances", "capacity", "replay", "slots",
-                           "replay_batches", "tasks"), 1)  # fmt: skip
-    for name, smallest in least.items():
-        value = getattr(settled, name, None)
-        if value is not None and value < smallest:
-            raise UsageError(f"--{name}={value}; expected at least {smallest}")
-    if settled.samples % settled.batch:
+    settings, algorithm, own = run.settings, run.settings.algorithm, ALGORITHMS[run.settings.algorithm]
+    if settings.samples % settings.batch:
         raise UsageError(
-            f"--batch={settled.batch} does not divide --samples={settled.samples}; give a --batch that does"
+            f"--batch={settings.batch} does not divide --samples={settings.samples}; give a --batch that does"
         )
-    if settled.transform_seed is not None and settled.transform_seed < 0:
-        raise UsageError(f"--transform_seed={settled.transform_seed}; expected at least 0")
-    for point in points_of(settled):
-        check_numbers(vars(settled) | point, positive=_POSITIVE, not_negative=_NOT_NEGATIVE)
-    return settled
+    per_pass = settings.samples // settings.batch
+    per_task = settings.passes * per_pass
+    steps = settings.tasks * per_task
 
+    # Data, and a stream for every trial
+    tunable = [name for name in _TUNABLE if name in own]
+    trials = make_trials(tunable, run.experiment.flags, **settings.take("grid", "seed", "num_seeds"))
+    with usage_errors():
+        source = run.dataset(settings.images)
+        images = jmeta.pixel_rows(source.splits["train"], source.splits["test"])
+        examples, pixels = images.train_x.shape
+        size = settings.take("samples", "batch", "passes")
 
-def learner_settings(settings: SimpleNamespace) -> dict[str, Any]:
-    """What the algorithm's factory takes, from the flags."""
-    chosen = {_ARGUMENTS.get(name, name): getattr(settings, name) for name in USES[settings.algorithm]}
-    return chosen | ({"tasks": settings.tasks} if settings.algorithm in ("gem", "agem") else {})
+        def draw_stream(key: Key) -> PyTree:
+            shared = settings.transform_seed
+            map_key = jax.random.fold_in(key if shared is None else jax.random.key(shared), 1)
+            draw_maps = jmeta.rotations if settings.dataset == paper.ROTATIONS else jmeta.permutations
+            maps = draw_maps(map_key, tasks=settings.tasks, pixels=pixels)
+            return jmeta.task_stream(jax.random.fold_in(key, 2), maps, examples, **size)
 
+        drawn = trials.draw(draw_stream)
 
-def published_row(settings: SimpleNamespace) -> dict[str, Any] | None:
-    """The row of Table 5 for these settings: its problem in one pass, on MNIST."""
-    from jmeta.report.published import row_for
+    # The learner
+    model = jmeta.mlp(widths=(settings.hidden,) * 2, outputs=10, initialize=settings.initialize)
+    fixed = {name: settings[name] for name in own if name not in trials.values}
+    if algorithm in ("gem", "agem"):
+        fixed["tasks"] = settings.tasks
+    objects = {"model": model, "loss": jmeta.cross_entropy, **dense_forms(algorithm)}
+    sequential = len(trials.seeds) == 1 or algorithm in online_stream.SEQUENTIAL
 
-    plain = settings.images == "mnist" and settings.passes == 1 and settings.hidden == 100
-    plain = plain and all(
-        getattr(settings, name) == PROBLEMS[settings.dataset][name] for name in ("tasks", "samples")
+    def learner(trial: Trial) -> Any:
+        return jmeta.build({"name": algorithm, **fixed}, "online", **objects, **trial.values)
+
+    def begin(images: PyTree, trial: Trial) -> tuple[PyTree, PyTree]:
+        """Initialize the state, and make room for a snapshot after each task."""
+        state = jmeta.initial_state(learner(trial), images, trial.stream, trial.key)
+        snapshot = sgd_state.without_memory(state)
+        return state, jax.tree.map(
+            lambda leaf: jnp.zeros((settings.tasks, *leaf.shape), leaf.dtype), snapshot
+        )
+
+    def learn(
+        images: PyTree, task: Array, step: Array, trial: Trial, state: PyTree, snapshots: PyTree
+    ) -> tuple[PyTree, PyTree, dict[str, Array]]:
+        """Learn a pass over a task from its batch `step` on."""
+        key, steps = jax.random.fold_in(trial.key, 1), step + jnp.arange(per_pass, dtype=jnp.int32)
+        state, info = jmeta.observe_task(learner(trial), images, trial.stream, state, task, key, steps=steps)
+        now = sgd_state.without_memory(state)
+        snapshots = jax.tree.map(lambda tasks, leaf: tasks.at[task].set(leaf), snapshots, now)
+        sparsity = jmeta.sparsity_by_layer(state.learned) if algorithm in LEARNS_RATES else {}
+        return state, snapshots, {name: value.mean() for name, value in info.items()} | sparsity
+
+    def test(images: PyTree, last: Array, trial: Trial, snapshots: PyTree) -> Array:
+        """Compute the accuracy matrix [after, on] up to the `last` task that was learned."""
+        part = {"part": settings.matrix, "last": last}
+        return jmeta.accuracy_matrix(learner(trial), snapshots, images, trial.stream, **part)
+
+    # The stream
+    with usage_errors():
+        program = map_trials(begin, shared=1, sequential=sequential)
+        states, snapshots = jax.jit(program)(images, drawn)
+    run.begin_stream(steps, source)
+    program = jax.jit(map_trials(learn, shared=3, sequential=sequential), donate_argnums=(4, 5))
+    first = jnp.int32(0), jnp.int32(0)
+    learn_pass, compile_seconds = compile_program(program, images, *first, drawn, states, snapshots)
+
+    def advance(states: PyTree, snapshots: PyTree, done: int) -> Part:
+        place = map(jnp.int32, divmod(done, per_task))
+        states, snapshots, means = learn_pass(images, *place, drawn, states, snapshots)
+        done += per_pass
+        return Part(states, snapshots, done, means, {"tasks_seen": done / per_task})
+
+    stream = run.fit_stream(advance, states, snapshots, steps, trials, least=per_task)
+
+    # The test
+    tasks = stream.done // per_task
+    inputs = images, jnp.int32(tasks - 1), drawn, stream.snapshots
+    program, _ = compile_program(jax.jit(map_trials(test, shared=2, sequential=True)), *inputs)
+    start_time = time.monotonic()
+    matrices = 100 * np.asarray(program(*inputs), np.float64)
+    seconds = time.monotonic() - start_time
+    matrices = matrices[:, :tasks, :tasks]  # [trial, after, on]
+    best = choose(trials, [jmeta.continual_metrics(matrix) for matrix in matrices], "retained_accuracy")
+    learns = algorithm in LEARNS_RATES
+    all_points = {"accuracy_matrix_of_grid": trials.by_point(matrices)} if settings.grid else {}
+    return run.report_stream(
+        stream,
+        best,
+        {"accuracy_matrix": matrices[best.trials], **all_points},
+        compile_seconds=compile_seconds,
+        evaluation={"split": "test", "tasks": tasks, "norm": None, "seconds": round(seconds, 3)},
+        learned=mean_over(best.trials, jmeta.sparsity_by_layer, stream.states.learned) if learns else {},
+        published=published_row(settings),
     )
-    name = PAPER_NAMES.get(settings.algorithm)
-    return row_for(settings.dataset, name, "mlp") if plain and name else None
 
 
-def run(settings: SimpleNamespace) -> int:
-    """Learn the stream and test on all of it."""
-    from experiments import continual_run
+def dense_forms(algorithm: str) -> dict[str, Callable[..., Any]]:
+    """List the arguments that make an algorithm fast for a network whose first layer is dense."""
+    from jmeta.models.mlp import after_first_layer
+    from jmeta.online import dense  # which imports jax
 
-    return continual_run.run(settle(settings))
+    after = after_first_layer, jmeta.cross_entropy
+    if "glances" in ALGORITHMS[algorithm]:
+        return {"ahead": dense.dense_look_ahead(*after)}
+    if algorithm == "mer":
+        return {"one_by_one": dense.dense_steps(*after)}
+    return {"past": dense.dense_past_gradients(*after)} if algorithm == "gem" else {}
 
 
-EXPERIMENT = Experiment("continual", __doc__ or "", FLAGS, _presets(), run, stray)
+def published_row(settings: Settings) -> dict[str, Any] | None:
+    """Name the row of Table 5: its problem in one pass, on MNIST; None if the paper has none."""
+    usual = {"images": "mnist", "passes": 1, "hidden": 100} | paper.PROBLEMS[settings.dataset]
+    del usual["matrix"]
+    method = paper.PAPER_NAMES.get(settings.algorithm)
+    if method is None or any(settings[name] != value for name, value in usual.items()):
+        return None
+    return {"dataset": settings.dataset, "method": method, "backbone": "mlp"}
+
+
+EXPERIMENT = Experiment(
+    "continual",
+    __doc__ or "",
+    flags.pick(
+        "algorithm", "dataset", "images", "data_dir", "download", "tasks", "samples", "passes", "batch",
+        "transform_seed", "hidden", "initialize", "learning_rate", "initial_rate", "rate_learning_rate",
+        "inner_rate", "rate", "mask_learning_rate", "initial_score", "glances", "meta_loss", "clip_norm",
+        "capacity", "replay", "slots", "margin", "within", "across", "replay_batches", "grid", "matrix",
+        "seed", "num_seeds", "checkpoint_every", "max_minutes", "workdir", "preset",
+        choices={"algorithm": ALGORITHMS, "dataset": paper.PROBLEMS},
+        helps={
+            "dataset": "the stream",
+            "batch": "images of a step",
+            "hidden": "units of each of the two hidden layers",
+            "learning_rate": "learning rate of the weights",
+            "clip_norm": "largest global norm of a gradient",
+            "slots": "examples kept of each task",
+            "seed": "seed of weights, samples, orders and replay",
+            "num_seeds": "seeds run side by side, --seed and those after it",
+            "checkpoint_every": "batches between checkpoints, up to the end of a task",
+            "grid": "points to run side by side, as rate=0.03:0.1,mask_learning_rate=0.1:0.3:1; the point "
+            "with the best retained accuracy is reported first, and all of them under grid",
+        },
+        defaults={"algorithm": "la_maml", "dataset": paper.ROTATIONS, "hidden": 100, "learning_rate": None,
+                  "slots": None},
+    ),
+    main,
+    paper.CONTINUAL,
+    ALGORITHMS,
+    paper.continual_row,
+)  # fmt: skip
 
 if __name__ == "__main__":
     launch(EXPERIMENT)

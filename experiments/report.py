@@ -22,8 +22,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.common import UsageError
+from experiments.errors import UsageError
 from jmeta.report import table
+from jmeta.report.words import distinguishing_names
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         patterns, against, output = _parse(argv)
-        runs = table.collect(table.find_workdirs(patterns))
+        runs = table.collect_runs(table.find_workdirs(patterns))
         markdown = table.to_markdown(runs) + _differences(runs, against)
         output.mkdir(parents=True, exist_ok=True)
         _write(output / "report.md", markdown)
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _differences(runs: Sequence[table.Run], against: str | None) -> str:
+def _differences(runs: Sequence[table.StoredRun], against: str | None) -> str:
     if against is None:
         return ""
     from jmeta.report.paired import differences_table  # which imports jax
@@ -61,19 +62,32 @@ def _differences(runs: Sequence[table.Run], against: str | None) -> str:
         raise UsageError(f"--against={against}: {error}; give the workdir of a finished run") from error
 
 
-def _draw(runs: Sequence[table.Run], output: Path) -> None:
+def _draw(runs: Sequence[table.StoredRun], output: Path) -> None:
     continual = [run for run in runs if run.results.get("experiment") == "online_continual"]
     if continual:
         from jmeta.report import online_figures  # which imports jax
 
-        online_figures.accuracy_by_length(continual, output / "online_continual_by_length.png")
-        online_figures.accuracy_by_subtask(continual, output / "online_continual_by_subtask.png")
-    streams = [run for run in runs if run.results.get("experiment") == "continual"]
+        algorithms = [run.results["algorithm"] for run in continual]
+        names = distinguishing_names(algorithms, [run.words for run in continual], besides=["subtasks"])
+        for draw, file in (
+            (online_figures.accuracy_against_length, "online_continual_by_length.png"),
+            (online_figures.accuracy_against_subtask, "online_continual_by_subtask.png"),
+        ):
+            draw(continual, names, output / file)
+    streams = [run for run in runs if run.results.get("experiment") == "continual" and "flags" in run.config]
     sparse = [run for run in streams if "sparsity" in run.results["learned"]]
-    if len({run.flags["hidden"] for run in sparse}) > 1:
+    widths = [run.config["flags"]["hidden"] for run in sparse]
+    if len(set(widths)) > 1:
         from jmeta.report import continual_figures
 
-        continual_figures.by_width(sparse, output / "continual_by_width.png")
+        names = [_stream_name(run) for run in sparse]
+        continual_figures.accuracy_against_width(sparse, widths, names, output / "continual_by_width.png")
+
+
+def _stream_name(run: table.StoredRun) -> str:
+    passes = run.config["flags"]["passes"]
+    name = f"{run.results['algorithm']}, {run.results['dataset']}"
+    return f"{name}, {passes} passes" if passes > 1 else name
 
 
 def _parse(argv: Sequence[str]) -> tuple[list[str], str | None, Path]:

@@ -1,34 +1,53 @@
-"""The folder of a run: making it, telling whether its run is finished, and what each run writes into it."""
+"""The folder of a run: its name, and the files that are written whole into it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from experiments.common import UsageError
+from experiments.errors import UsageError
+from experiments.settings import Experiment
+
+
+def run_identity(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """List the experiment and the flags that change its numbers."""
+    flags = {name: settings[name] for name, flag in experiment.flags.items() if flag.identity}
+    if flags.get("dataset") in ("folder", "features") and settings["data_dir"]:
+        flags["data_dir"] = str(Path(settings["data_dir"]).resolve())  # here the folder is the data
+    return json.loads(json.dumps(strict({"experiment": experiment.name, **flags})))
+
+
+def default_workdir(experiment: Experiment, settings: Mapping[str, Any]) -> Path:
+    """Return `--workdir`, or runs/<experiment>/<hash of the identity>."""
+    if settings.get("workdir"):
+        return Path(settings["workdir"])
+    digest = hashlib.sha256(json.dumps(run_identity(experiment, settings), sort_keys=True).encode())
+    return Path("runs") / experiment.name / digest.hexdigest()[:12]
 
 
 def make_workdir(workdir: Path) -> None:
-    """Make the folder of a run. Raises UsageError where there is a file in its place."""
+    """Make the folder of a run. Raises UsageError if there is a file in its place."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"--workdir={workdir}: there is a file in its place; give a folder") from None
 
 
-def finished_results(workdir: Path, identified: dict[str, Any], steps: int) -> dict[str, Any] | None:
-    """The results of a run with this identity that has taken all its steps."""
+def finished_results(workdir: Path, identity: Mapping[str, Any], steps: int | None) -> dict | None:
+    """Read the results of a run with this identity that has taken all its `steps`, by default those that its
+    config.json has; None if there are none."""
     try:
         config = json.loads((workdir / "config.json").read_text())
         results = json.loads((workdir / "results.json").read_text())
@@ -36,11 +55,36 @@ def finished_results(workdir: Path, identified: dict[str, Any], steps: int) -> d
         return None
     if not isinstance(config, dict) or not isinstance(results, dict):
         return None
-    same = config.get("identity") == json.loads(json.dumps(identified))
-    return results if same and results.get("steps") == steps else None
+    planned = config.get("steps") if steps is None else steps
+    return results if config.get("identity") == identity and results.get("steps") == planned else None
 
 
-def write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
+def is_finished(workdir: Path) -> bool:
+    """Tell whether a run has its results, of all its steps."""
+    try:
+        planned = json.loads((workdir / "config.json").read_text())["steps"]
+        return json.loads((workdir / "results.json").read_text())["steps"] >= planned
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def strict(value: Any) -> Any:
+    """Write "inf", "-inf" or "nan" for the floats of a value that JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {name: strict(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole: under a temporary name, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
     """Write an .npz whole: under a temporary name, then renamed."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(temporary, **values)
@@ -48,15 +92,9 @@ def write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """What config.json says of versions, device, commit and time."""
+    """List versions, commit and time for config.json."""
     return {
         "versions": _versions(),
-        "device": {
-            "platform": jax.default_backend(),
-            "kind": jax.devices()[0].device_kind,
-            "count": jax.device_count(),
-            "processes": jax.process_count(),
-        },
         "git_commit": git_commit(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -64,23 +102,17 @@ def provenance() -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     packages = ("jmeta", "jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def git_commit() -> str | None:
-    """The commit of these experiments, None where they are not in a repository."""
+    """Return the commit of these experiments, None if they are not in a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def say(text: str) -> None:
-    """Print a line for people, once whatever the number of processes."""
-    if jax.process_index() == 0:
-        print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Losses on a batch: every one honours the batch's mask and ways that a task does not have."""
+"""Losses on a batch, all of which respect its mask and the ways that are absent from its task."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import jax.numpy as jnp
 
 from jmeta.types import Array, Batch, Stream
 
-ABSENT = -1e9  # the logit of a way that the task does not have
+ABSENT = -1e9  # the logit of a way that is absent from the task
 
 
 def masked_mean(values: Array, mask: Array | None) -> Array:
-    """Mean of `values` [example] over the examples whose `mask` [example] is 1 (all where it is None);
-    0 where there is none."""
+    """Average `values` [example] over the examples whose `mask` [example] is 1, or over all if it is None.
+
+    The mean of no examples is 0.
+    """
     if mask is None:
         return values.mean()
     weights = mask.astype(values.dtype)
@@ -20,9 +22,9 @@ def masked_mean(values: Array, mask: Array | None) -> Array:
 
 
 def present_ways(labels: Array, way: int, mask: Array | None) -> Array:
-    """Which of the `way` ways have a real example: booleans [way] from integer labels [example].
+    """Find the ways with a real example: booleans [way] from integer labels [example].
 
-    Where `mask` is None every way is present, so that nothing is spent on fixed-size episodes.
+    If `mask` is None every way is present, so that fixed-size episodes cost nothing.
     """
     if mask is None:
         return jnp.ones(way, bool)
@@ -30,14 +32,16 @@ def present_ways(labels: Array, way: int, mask: Array | None) -> Array:
 
 
 def mask_absent_ways(logits: Array, present: Array) -> Array:
-    """Logits [..., way] with those of absent ways (`present` [way] false) out of every softmax."""
+    """Take absent ways (`present` [way] false) out of every softmax of logits [..., way]."""
     ways = jnp.broadcast_to(present, logits.shape)
     return jnp.where(ways, logits, jnp.asarray(ABSENT, logits.dtype))
 
 
 def smooth_labels(labels: Array, present: Array, smoothing: float, dtype: jnp.dtype) -> Array:
-    """Label distributions [example, way]: (1 - smoothing) on the label of [example] and `smoothing` spread
-    evenly over the ways of `present` [way] (label smoothing as in the released COMLN code)."""
+    """Smooth labels [example] into distributions [example, way], as in the released COMLN code.
+
+    The label has 1 - `smoothing`; `smoothing` is spread evenly over the present ways (`present` [way] true).
+    """
     way = present.shape[-1]
     hard = jax.nn.one_hot(labels, way, dtype=dtype)
     share = present.astype(dtype) / present.sum().astype(dtype)
@@ -45,10 +49,10 @@ def smooth_labels(labels: Array, present: Array, smoothing: float, dtype: jnp.dt
 
 
 def cross_entropy(outputs: Array, batch: Batch, *, smoothing: float = 0.0) -> Array:
-    """Mean cross-entropy of logits [example, way] against integer labels [example]; a scalar in nats.
+    """Compute the mean cross-entropy of logits [example, way] and integer labels [example], in nats.
 
-    `smoothing` spreads that share of a label over the ways that the task has. Raises ValueError where the
-    shapes do not fit.
+    `smoothing` spreads that share of a label over the ways of the task. Raises ValueError if the shapes do
+    not fit.
     """
     if outputs.ndim != 2 or batch.y.shape != outputs.shape[:1]:
         raise ValueError(
@@ -57,24 +61,26 @@ def cross_entropy(outputs: Array, batch: Batch, *, smoothing: float = 0.0) -> Ar
         )
     log_p = jax.nn.log_softmax(outputs)
     if not smoothing:
-        picked = jnp.take_along_axis(log_p, batch.y[:, None], axis=1)[:, 0]
-        return masked_mean(-picked, batch.mask)
+        log_p = jnp.take_along_axis(log_p, batch.y[:, None], axis=1)[:, 0]  # [example]
+        return masked_mean(-log_p, batch.mask)
     # Absent ways carry the same logit in every row of a task.
     target = smooth_labels(batch.y, outputs[0] > ABSENT / 2, smoothing, outputs.dtype)
     return masked_mean(-(target * jnp.where(target > 0, log_p, 0)).sum(-1), batch.mask)
 
 
 def summed_cross_entropy(outputs: Array, stream: Stream) -> Array:
-    """Sum over time of the cross-entropy of logits [time, way] against the labels `y` [time] of a stream; a
-    scalar in nats (Babu et al. 2021, section 3.4)."""
-    picked = jnp.take_along_axis(jax.nn.log_softmax(outputs), stream.y[:, None], axis=1)[:, 0]
-    return -picked.sum() if stream.mask is None else -jnp.where(stream.mask > 0, picked, 0).sum()
+    """Sum over time the cross-entropy of logits [time, way] and the labels `y` [time] of a stream, in nats.
+
+    Source: Babu et al. 2021, section 3.4.
+    """
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(outputs), stream.y[:, None], axis=1)[:, 0]  # [time]
+    return -log_p.sum() if stream.mask is None else -jnp.where(stream.mask > 0, log_p, 0).sum()
 
 
 def mean_squared_error(outputs: Array, batch: Batch) -> Array:
-    """Mean squared error of outputs [example, ...] against targets of the same shape; a scalar.
+    """Compute the mean squared error of outputs [example, ...] and targets of the same shape.
 
-    Raises ValueError where the shapes differ.
+    Raises ValueError if the shapes differ.
     """
     if outputs.shape != batch.y.shape:
         raise ValueError(

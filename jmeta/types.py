@@ -1,4 +1,4 @@
-"""The six interfaces and the data tuples that every part of jmeta speaks.
+"""The seven interfaces and the data tuples that every part of jmeta speaks.
 
 An algorithm is a NamedTuple of pure functions over pytrees; whatever an outer loop could learn is in the
 pytree, whatever is static is a keyword argument of the factory that returns the tuple.
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     """Examples with their labels; the leading axis of every leaf is the example.
 
     `x`: inputs [example, ...]; `y`: integer labels [example] or regression targets [example, ...];
-    `mask`: [example], 1 for a real example and 0 for padding, or None where nothing is padded.
+    `mask`: [example], 1 for a real example and 0 for padding, or None if nothing is padded.
     """
 
     x: PyTree
@@ -29,11 +29,14 @@ class Batch(NamedTuple):
     mask: Array | None = None
 
 
-class Stream(NamedTuple):
-    """Examples in time order with the feedback that arrives late.
+BatchLoss = Callable[[PyTree, Batch], Array]  # (outputs, batch) -> scalar
 
-    `x` [time, ...]; `y` [time]; `feedback` [time] integer labels, -1 where nothing has arrived;
-    `mask` [time]; `task` [time] the index of the subtask.
+
+class Stream(NamedTuple):
+    """Examples in time order, with the labels that arrive as feedback, possibly late.
+
+    `x` [time, ...]; `y` [time]; `feedback` [time] integer labels, -1 if nothing has arrived;
+    `mask` [time]; `task` [time], the index of the subtask.
     """
 
     x: PyTree
@@ -44,16 +47,16 @@ class Stream(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One episode: a support set to adapt on, a `Stream` where it is continual, and a query set to judge by.
-    A batch of tasks is the same pytree with a leading task axis."""
+    """One episode: a support set to adapt to, which is a `Stream` if the task is continual, and a query set
+    to evaluate on. A batch of tasks is the same pytree with a leading task axis."""
 
     support: Batch | Stream
     query: Batch
 
 
 class LearnerState(NamedTuple):
-    """All that a run needs to continue: `step` [] int32, the meta-parameters `meta`, the running
-    statistics `model_state`, the outer optimiser's `opt` and a typed `key`."""
+    """Everything that a run needs to continue: `step` [] int32, the meta-parameters `meta`, the running
+    statistics `model_state`, the outer optimizer's state `opt` and a typed `key`."""
 
     step: Array
     meta: PyTree
@@ -104,23 +107,41 @@ class Adapter(NamedTuple):
     """One whole adaptation algorithm.
 
     `init(key, x) -> (meta, state)`;
-    `encode(meta, state, x, *, train, key, mask) -> (z, state)`, what does not depend on the task's weights;
+    `encode(meta, state, x, *, train, key, mask) -> (z, state)`, the part that does not depend on the task;
     `adapt(meta, state, support, key, *, train) -> (fast, state, info)`, with `support.x` encoded;
     `predict(meta, fast, state, x, key, *, train, mask) -> (outputs, state)`, with `x` encoded.
-    The scalars of `info` join the metrics.
+    The scalars of `info` join the metrics. At evaluation every `key` is None, unless the algorithm
+    `draws_at_test`.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
     adapt: Callable[..., tuple[PyTree, PyTree, Metrics]]
     predict: Callable[..., tuple[PyTree, PyTree]]
     encode: Callable[..., tuple[PyTree, PyTree]] = _identity_encode
+    draws_at_test: bool = False
+
+
+class Head(NamedTuple):
+    """A predictor that is fitted to the features of one task; `jmeta.on_features` makes an adapter of it.
+
+    `init(key, z) -> meta`, for example features;
+    `fit(meta, support, key, *, present, train) -> (fast, info)`, with features in `support.x`
+    [shot, feature] and the ways that the task has in `present` [way], None unless episodes are padded;
+    `predict(meta, fast, z) -> outputs` [example, ...]. The scalars of `info` join the metrics.
+    """
+
+    init: Callable[..., PyTree]
+    fit: Callable[..., tuple[PyTree, Metrics]]
+    predict: Callable[..., PyTree]
+    draws_at_test: bool = False
 
 
 class Memory(NamedTuple):
     """A learner that adapts by its state over a stream.
 
     `init(key, x) -> (params, state)`;
-    `prepare(params, state, x, feedback, *, train, key, mask) -> (inputs, state)`, what needs no hidden state;
+    `prepare(params, state, x, feedback, *, train, key, mask) -> (inputs, state)`, the part that needs no
+    hidden state, for all steps at once;
     `carry(params, inputs) -> carry`; `step(params, carry, inputs) -> (carry, outputs)`;
     `loss(outputs, stream) -> scalar`.
     """
@@ -132,13 +153,24 @@ class Memory(NamedTuple):
     loss: Callable[..., Array]
 
 
+class Context(NamedTuple):
+    """Facts about a batch that a continual learner may use beside its examples.
+
+    `task` [] is the number of the batch's task; `first_pass` [] is true if its examples are seen for the
+    first time, and are to be remembered.
+    """
+
+    task: Array | int = 0
+    first_pass: Array | bool = True
+
+
 class Online(NamedTuple):
     """A continual learner that updates itself by gradients.
 
-    `init(key, x) -> state`, for example inputs; `observe(state, batch, *, task, first_pass, key) -> (state,
-    info)`, where `task` [] is the number of the batch's task (most learners ignore it), `first_pass` [] says
-    whether its examples are seen for the first time, and are to be remembered, and `key` draws what is
-    replayed; `predict(state, x) -> outputs`.
+    `init(key, x) -> state`, given inputs `x` [example, ...] of the stream's shape;
+    `observe(state, batch, key, *, context=None) -> (state, info)`, with `key` for the draws from a memory and
+    a `Context`, which most learners ignore (None: task 0, in its first pass);
+    `predict(state, x) -> outputs`.
     """
 
     init: Callable[..., PyTree]
@@ -151,7 +183,7 @@ class Learner(NamedTuple):
 
     `init(key, x) -> LearnerState`; `step(state, tasks) -> (state, metrics)`;
     `evaluate(state, tasks, first=0) -> metrics`, each metric per task, [task]; `first` is the index of the
-    first of these tasks among all that are evaluated, so that noise depends on a task's own index.
+    first of these tasks among all tasks of the evaluation, so that noise depends on a task's own index.
     """
 
     init: Callable[..., LearnerState]
@@ -160,7 +192,8 @@ class Learner(NamedTuple):
 
 
 class FlowInfo(NamedTuple):
-    """How a gradient flow ended: `steps` [] int32 solver steps taken, `ok` [] bool, reached the horizon."""
+    """The end of a gradient flow: `steps` [] int32, the solver steps taken; `ok` [] bool, true if the flow
+    reached its horizon."""
 
     steps: Array
     ok: Array

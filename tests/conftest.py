@@ -75,7 +75,7 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory) -> str:
-    """Thirty classes of eight small grey images, which are quicker to draw from than glyphs are to make."""
+    """Thirty classes of eight small gray images, which are quicker to draw from than glyphs are to make."""
     import numpy as np
     from PIL import Image
 

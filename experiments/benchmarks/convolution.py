@@ -1,9 +1,9 @@
 """Which primitive a convolution and a max pooling should use here: the measurement behind
-`jmeta.models.layers`.
+`jmeta.models.conv`.
 
     python -m experiments.benchmarks.convolution --output=convolution.json
 
-A 3x3 convolution as one matrix product of the input's neighbourhoods ("matmul") and as `lax.conv` ("lax"),
+A 3x3 convolution as one matrix product of the input's neighborhoods ("matmul") and as `lax.conv` ("lax"),
 and a 2x2 max pooling by reshape ("reshape") and by `reduce_window` ("window"): with weights shared by the
 tasks or one set a task, once or in a loop, forward, with its gradient, and with the gradient of the gradient.
 Milliseconds of one application to all tasks, the least of `--repeats`; the candidates of a row take turns.
@@ -11,27 +11,56 @@ Milliseconds of one application to all tasks, the least of `--repeats`; the cand
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from experiments.common import Experiment, Flag, launch, shared, write_json
+import jax
+import jax.numpy as jnp
+from jax import Array
 
-if TYPE_CHECKING:
-    from jax import Array
+from experiments import flags
+from experiments.benchmarks.timing import OUTPUT, time_in_turns, write_report
+from experiments.cli import launch
+from experiments.flags import Flag
+from experiments.settings import Experiment, Settings
+from jmeta.models.conv import convolve, max_pool
 
-Layer = Callable[["Array", "Array"], "Array"]
+Operation = Callable[[Array, Array], Array]
+ORDERS = ("forward", "gradient", "second")
 
 
-def candidates() -> dict[str, dict[str, Layer]]:
-    """Operation -> name -> `(images, kernel) -> outputs`."""
-    from functools import partial
+def main(settings: Settings) -> int:
+    """Measure every row, print the table, write."""
+    size, filters = settings.image_size, settings.filters
+    images = (settings.meta_batch, settings.images, size, size, filters)
+    x = jax.random.normal(jax.random.key(0), images)
+    rows: list[dict[str, Any]] = []
+    for operation, layers in candidates().items():
+        print(f"{operation:12}{'weights':10}{'loop':6}{'order':10}" + "".join(f"{n:>12}" for n in layers))
+        for per_task, loop, order in itertools.product((False, True), (0, settings.loop), range(3)):
+            shape = ((settings.meta_batch,) if per_task else ()) + (3, 3, filters, filters)
+            kernel = 0.05 * jax.random.normal(jax.random.key(1), shape)
+            programs = {
+                name: partial(apply_to_tasks(differentiate(layer, order), per_task, loop), x, kernel)
+                for name, layer in layers.items()
+            }
+            seconds = time_in_turns(programs, settings.repeats)
+            best = {name: 1e3 * min(each) / max(loop, 1) for name, each in seconds.items()}
+            weights, pass_name = "per_task" if per_task else "shared", ORDERS[order]
+            rows.append(
+                {"operation": operation, "weights": weights, "loop": loop, "order": pass_name, "ms": best}
+            )
+            cells = "".join(f"{ms:12.2f}" for ms in best.values())
+            print(f"{'':12}{weights:10}{'yes' if loop else 'no':6}{pass_name:10}{cells}", flush=True)
+    write_report(settings.output, setting=dict(settings), rows=rows)
+    return 0
 
+
+def candidates() -> dict[str, dict[str, Operation]]:
+    """List `(images, kernel) -> outputs` by operation and by name."""
     from flax import linen as nn
-
-    from jmeta.models.layers import convolve, max_pool
 
     return {
         "convolution": {name: partial(convolve, primitive=name) for name in ("matmul", "lax")},
@@ -42,11 +71,9 @@ def candidates() -> dict[str, dict[str, Layer]]:
     }
 
 
-def differentiated(layer: Layer, order: int) -> Layer:
-    """The layer, the gradient of a loss on it, or the gradient of that gradient's length, in the kernel."""
-    import jax
-    import jax.numpy as jnp
-
+def differentiate(layer: Operation, order: int) -> Operation:
+    """Return the layer, the gradient of a loss on it, or the gradient of that gradient's length, in the
+    kernel."""
     if order == 0:
         return layer
 
@@ -60,10 +87,8 @@ def differentiated(layer: Layer, order: int) -> Layer:
     return lambda x, kernel: gradient(kernel, x)
 
 
-def program(layer: Layer, per_task: bool, loop: int) -> Callable[[Array, Array], Array]:
-    """The layer over all tasks, `loop` times one after another on a kernel that changes, or once where 0."""
-    import jax
-
+def apply_to_tasks(layer: Operation, per_task: bool, loop: int) -> Callable[[Array, Array], Array]:
+    """Compile the layer over all tasks, `loop` times in sequence on a kernel that changes, or once if 0."""
     tasks = jax.vmap(layer, (0, 0 if per_task else None))
 
     def apply(x: Array, kernel: Array) -> Array:
@@ -74,61 +99,17 @@ def program(layer: Layer, per_task: bool, loop: int) -> Callable[[Array, Array],
     return jax.jit(apply)
 
 
-def milliseconds(programs: dict[str, Callable], arguments: tuple, repeats: int) -> dict[str, float]:
-    """The least time of each program, which take turns."""
-    import jax
-
-    best = dict.fromkeys(programs, float("inf"))
-    for turn in range(repeats + 1):
-        for name, run_it in programs.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(run_it(*arguments))
-            if turn:  # the first turn compiles
-                best[name] = min(best[name], 1e3 * (time.perf_counter() - begin))
-    return best
-
-
-def run(settings: SimpleNamespace) -> int:
-    """Measure every row, print the table, write."""
-    import jax
-
-    size, filters = settings.image_size, settings.filters
-    images = (settings.meta_batch, settings.images, size, size, filters)
-    x = jax.random.normal(jax.random.key(0), images)
-    rows: list[dict[str, Any]] = []
-    for operation, layers in candidates().items():
-        print(f"{operation:12}{'weights':10}{'loop':6}{'order':10}" + "".join(f"{n:>12}" for n in layers))
-        for per_task in (False, True):
-            shape = ((settings.meta_batch,) if per_task else ()) + (3, 3, filters, filters)
-            kernel = 0.05 * jax.random.normal(jax.random.key(1), shape)
-            for loop in (0, settings.loop):
-                for order, name in enumerate(("forward", "gradient", "second")):
-                    programs = {
-                        candidate: program(differentiated(layer, order), per_task, loop)
-                        for candidate, layer in layers.items()
-                    }
-                    best = milliseconds(programs, (x, kernel), settings.repeats)
-                    best = {candidate: ms / max(loop, 1) for candidate, ms in best.items()}
-                    weights = "per_task" if per_task else "shared"
-                    rows.append(
-                        {"operation": operation, "weights": weights, "loop": loop, "order": name, "ms": best}
-                    )
-                    cells = "".join(f"{ms:12.2f}" for ms in best.values())
-                    print(f"{'':12}{weights:10}{'yes' if loop else 'no':6}{name:10}{cells}", flush=True)
-    if settings.output:
-        device = jax.devices()[0].device_kind
-        report = {"device": device, "jax": jax.__version__, "setting": vars(settings), "rows": rows}
-        write_json(Path(settings.output), report)
-    return 0
-
-
-FLAGS = shared("meta_batch", "image_size", "filters", meta_batch=4, image_size=14) | {
-    "images": Flag("integer", 15, "images of a task"),
-    "loop": Flag("integer", 5, "iterations of the loop"),
-    "repeats": Flag("integer", 5, "runs of each program"),
-    "output": Flag("string", None, "JSON file to write"),
+FLAGS = flags.pick(
+    *"meta_batch image_size filters".split(),
+    defaults={"meta_batch": 4, "image_size": 14},
+    helps={"image_size": "height and width of images", "filters": "channels of images"},
+) | {
+    "images": Flag("integer", 15, "images of a task", least=1),
+    "loop": Flag("integer", 5, "iterations of the loop", least=1),
+    "repeats": Flag("integer", 5, "runs of each program", least=1),
+    **OUTPUT,
 }
-EXPERIMENT = Experiment("benchmarks.convolution", __doc__ or "", FLAGS, {}, run)
+EXPERIMENT = Experiment("benchmarks.convolution", __doc__ or "", FLAGS, main)
 
 if __name__ == "__main__":
     launch(EXPERIMENT)

@@ -12,46 +12,60 @@ across two loops. `--repeats` also runs the programs and reports the median time
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from experiments.common import Experiment, Flag, launch, shared, write_json
+import jax
+import jax.numpy as jnp
 
-if TYPE_CHECKING:
-    import jmeta
+import jmeta
+from experiments import flags
+from experiments.benchmarks.timing import OUTPUT, time_in_turns, write_report
+from experiments.cli import launch
+from experiments.flags import Flag
+from experiments.settings import Experiment, Settings
+from jmeta.types import Batch, Model, PyTree, Task
 
 WAYS = (("first", "step"), ("exact", "none"), ("exact", "step"), ("mixed", "none"))
 MIB = 2**20
 
 
-def setting(settings: SimpleNamespace) -> tuple[jmeta.Model, jmeta.Task]:
-    """The network and a task of zeros."""
-    import jax.numpy as jnp
-
-    import jmeta
-
-    def batch(count: int) -> jmeta.Batch:
-        y = jnp.arange(settings.way * count, dtype=jnp.int32) % settings.way
-        return jmeta.Batch(jnp.zeros((y.size, settings.image_size, settings.image_size, 3)), y)
-
+def main(settings: Settings) -> int:
+    """Measure, print, write."""
     model = jmeta.conv4(filters=settings.filters, head=settings.way, weights="per_task")
-    return model, jmeta.Task(batch(settings.shot), batch(settings.query))
+    task = empty_task(settings.image_size, settings.way, settings.shot, settings.query)
+    params, state = model.init(jax.random.key(0), task.support.x)
+    arguments = ({"params": params, "rule": ()}, state, task)
+    if not settings.repeats:
+        arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
+    counts = [int(count) for count in settings.inner_step_counts.split(",")]
+    print("steps  order remat  temporary memory   of first order")
+    report = {"memory": measure_memory(model, arguments, counts, settings.keep_up_to, settings.repeats)}
+    if settings.unrolled_steps:
+        print("\nunrolled             as written  of exact    as compiled  of exact")
+        report["flops"] = count_flops(model, arguments, settings.unrolled_steps)
+    write_report(settings.output, setting=dict(settings), **report)
+    return 0
 
 
-def looped(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable[..., Any]:
-    """The meta-gradient as training compiles it: `(meta, state, task) -> gradient`."""
-    import jax
+def empty_task(image_size: int, way: int, shot: int, query: int) -> Task:
+    """Make a task of zeros."""
 
-    import jmeta
+    def batch(count: int) -> Batch:
+        y = jnp.arange(way * count, dtype=jnp.int32) % way
+        return Batch(jnp.zeros((y.size, image_size, image_size, 3)), y)
 
+    return Task(batch(shot), batch(query))
+
+
+def looped(model: Model, steps: int, order: str, remat: str) -> Callable[..., Any]:
+    """Return the meta-gradient as training compiles it: `(meta, state, task) -> gradient`."""
     adapter = jmeta.gradient_adapter(
         model, jmeta.cross_entropy, jmeta.sgd(0.01), steps, order=order, remat=remat
     )
 
-    def query_loss(meta: Any, state: Any, task: jmeta.Task) -> Any:
+    def query_loss(meta: PyTree, state: PyTree, task: Task) -> Any:
         fast, state, _ = adapter.adapt(meta, state, task.support, None, train=True)
         outputs, _ = adapter.predict(meta, fast, state, task.query.x, None, train=True)
         return jmeta.cross_entropy(outputs, task.query)
@@ -59,16 +73,13 @@ def looped(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable[.
     return jax.grad(query_loss)
 
 
-def unrolled(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable[..., Any]:
-    """The same as a chain of loops of one step each, in which the compiler sees every step."""
-    import jax
+def unrolled(model: Model, steps: int, order: str, remat: str) -> Callable[..., Any]:
+    """Return the same as a chain of loops of one step each, in which the compiler sees every step."""
 
-    import jmeta
-
-    def loss(params: Any, state: Any, batch: jmeta.Batch) -> Any:
+    def loss(params: PyTree, state: PyTree, batch: Batch) -> Any:
         return jmeta.cross_entropy(model.apply(params, state, batch.x, train=True)[0], batch)
 
-    def query_loss(meta: Any, state: Any, task: jmeta.Task) -> Any:
+    def query_loss(meta: PyTree, state: PyTree, task: Task) -> Any:
         params = meta["params"]
         for _ in range(steps):
             params, _ = jmeta.inner_loop(
@@ -85,36 +96,16 @@ def unrolled(model: jmeta.Model, steps: int, order: str, remat: str) -> Callable
     return jax.grad(query_loss)
 
 
-def start(model: jmeta.Model, task: jmeta.Task) -> tuple[Any, Any]:
-    """Initial meta-parameters and model state."""
-    import jax
-
-    params, state = model.init(jax.random.key(0), task.support.x)
-    return {"params": params, "rule": ()}, state
-
-
-def median_seconds(programs: dict[tuple, Any], arguments: tuple, repeats: int) -> dict[tuple, float]:
-    """Median time of each compiled program, run in turn so that a busy machine slows all alike."""
-    import jax
-
-    seconds: dict[tuple, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(program(*arguments))
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(runs) for name, runs in seconds.items()}
-
-
-def measure_memory(model: jmeta.Model, arguments: tuple, settings: SimpleNamespace) -> list[dict[str, Any]]:
-    """Print and return the temporary memory of the looped programs."""
-    import jax
-
+def measure_memory(
+    model: Model, arguments: tuple, counts: Sequence[int], keep_up_to: int, repeats: int
+) -> list[dict[str, Any]]:
+    """Print and return the temporary memory of the looped programs, and their median seconds if repeated."""
     rows = []
-    for steps in map(int, settings.inner_step_counts.split(",")):
-        ways = [w for w in WAYS if w != ("exact", "none") or steps <= settings.keep_up_to]
+    for steps in counts:
+        ways = [way for way in WAYS if way != ("exact", "none") or steps <= keep_up_to]
         programs = {way: jax.jit(looped(model, steps, *way)).lower(*arguments).compile() for way in ways}
-        seconds = median_seconds(programs, arguments, settings.repeats) if settings.repeats else {}
+        runs = {way: partial(program, *arguments) for way, program in programs.items()} if repeats else {}
+        seconds = {way: statistics.median(times) for way, times in time_in_turns(runs, repeats).items()}
         memory = {way: p.memory_analysis().temp_size_in_bytes / MIB for way, p in programs.items()}
         for way, mib in memory.items():
             row = {
@@ -134,53 +125,35 @@ def measure_memory(model: jmeta.Model, arguments: tuple, settings: SimpleNamespa
     return rows
 
 
-def count_flops(model: jmeta.Model, arguments: tuple, settings: SimpleNamespace) -> list[dict[str, Any]]:
-    """Print and return the FLOPs of the unrolled programs."""
-    import jax
-
+def count_flops(model: Model, arguments: tuple, steps: int) -> list[dict[str, Any]]:
+    """Print and return the FLOPs of the programs of so many unrolled steps."""
     rows: list[dict[str, Any]] = []
     for way in WAYS[1:]:
-        lowered = jax.jit(unrolled(model, settings.unrolled_steps, *way)).lower(*arguments)
+        lowered = jax.jit(unrolled(model, steps, *way)).lower(*arguments)
         written, compiled = (stage.cost_analysis()["flops"] / 1e9 for stage in (lowered, lowered.compile()))
         row = {"order": way[0], "remat": way[1], "as_written_gflop": written, "as_compiled_gflop": compiled}
         rows.append(row)
         ratios = [row[name] / rows[0][name] for name in ("as_written_gflop", "as_compiled_gflop")]
         print(
-            f"{settings.unrolled_steps:5d}  {way[0]:6}{way[1]:5}{written:9.2f} GFLOP {ratios[0]:6.3f}"
+            f"{steps:5d}  {way[0]:6}{way[1]:5}{written:9.2f} GFLOP {ratios[0]:6.3f}"
             f"{compiled:9.2f} GFLOP {ratios[1]:6.3f}",
             flush=True,
         )
     return rows
 
 
-def run(settings: SimpleNamespace) -> int:
-    """Measure, print, write."""
-    import jax
-
-    model, task = setting(settings)
-    arguments = (*start(model, task), task)
-    if not settings.repeats:
-        arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
-    print("steps  order remat  temporary memory   of first order")
-    result: dict[str, Any] = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    result["setting"] = vars(settings)
-    result["memory"] = measure_memory(model, arguments, settings)
-    if settings.unrolled_steps:
-        print("\nunrolled             as written  of exact    as compiled  of exact")
-        result["flops"] = count_flops(model, arguments, settings)
-    if settings.output:
-        write_json(Path(settings.output), result)
-    return 0
-
-
-FLAGS = shared("filters", "image_size", "way", "shot", "query", filters=32, image_size=84, shot=5) | {
+FLAGS = flags.pick(
+    *"filters image_size way shot query".split(),
+    defaults={"filters": 32, "image_size": 84, "shot": 5},
+    helps={"filters": "channels of conv4", "image_size": "height and width of images"},
+) | {
     "inner_step_counts": Flag("string", "1,5,10,50", "numbers of inner steps"),
-    "keep_up_to": Flag("integer", 10, "most steps to keep all intermediates of (exact, none)"),
-    "unrolled_steps": Flag("integer", 5, "steps of the unrolled program; 0 leaves it out"),
-    "repeats": Flag("integer", 0, "runs of each program; 0 only compiles"),
-    "output": Flag("string", None, "JSON file to write"),
+    "keep_up_to": Flag("integer", 10, "most steps to keep all intermediates of (exact, none)", least=0),
+    "unrolled_steps": Flag("integer", 5, "steps of the unrolled program; 0 leaves it out", least=0),
+    "repeats": Flag("integer", 0, "runs of each program; 0 only compiles", least=0),
+    **OUTPUT,
 }
-EXPERIMENT = Experiment("benchmarks.maml_memory", __doc__ or "", FLAGS, {}, run)
+EXPERIMENT = Experiment("benchmarks.maml_memory", __doc__ or "", FLAGS, main)
 
 if __name__ == "__main__":
     launch(EXPERIMENT)

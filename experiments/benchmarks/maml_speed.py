@@ -12,31 +12,27 @@ since other work on the machine may slow both down.
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import optax
+
+import jmeta
+from experiments import flags
 from experiments.benchmarks import beside_torch
-from experiments.benchmarks.beside_torch import Line, compare, torch_line
-from experiments.common import Experiment, Flag, launch, shared
+from experiments.benchmarks.beside_torch import Line, compare, jax_line, torch_line
+from experiments.cli import launch
+from experiments.flags import Flag
+from experiments.settings import Experiment, Settings
+from jmeta.types import Adapter, Batch, Task
 
 
-def jmeta_line(settings: SimpleNamespace) -> Line:
-    """A function that takes `dispatch` meta-steps and returns their seconds, and facts about the program."""
-    import jax
-
+def main(settings: Settings) -> int:
+    """Measure, print, write."""
     if settings.devices:
         jax.config.update("jax_num_cpu_devices", settings.devices)
-    import jax.numpy as jnp
-    import optax
-
-    import jmeta
-
-    def batch(key: jax.Array, shot: int) -> jmeta.Batch:
-        tasks, way, size = settings.meta_batch, settings.way, settings.image_size
-        x = jax.random.uniform(key, (tasks, way * shot, size, size, settings.channels))
-        return jmeta.Batch(x, jnp.tile(jnp.repeat(jnp.arange(way), shot), (tasks, 1)))
-
-    keys = jax.random.split(jax.random.key(0))
-    tasks = jmeta.Task(batch(keys[0], settings.shot), batch(keys[1], settings.query))
+    image = (settings.image_size, settings.image_size, settings.channels)
+    tasks = random_tasks(image, settings.meta_batch, settings.way, settings.shot, settings.query)
     adapter = jmeta.gradient_adapter(
         jmeta.conv4(filters=settings.filters, head=settings.way, weights="per_task"),
         jmeta.cross_entropy,
@@ -45,37 +41,49 @@ def jmeta_line(settings: SimpleNamespace) -> Line:
         order=settings.order,
         remat=settings.remat,
     )
-    mesh = jmeta.task_mesh() if jax.device_count() > 1 else None
-    maml = jmeta.learner(adapter, jmeta.cross_entropy, optax.adam(1e-3), mesh=mesh, chunk=settings.chunk)
+    lines = {"jmeta": meta_step_line(adapter, tasks, settings.chunk, settings.dispatch)}
+    if settings.torch_python:
+        script = Path(__file__).with_name("maml_speed_torch.py")
+        lines["pytorch"] = torch_line(settings.torch_python, script, settings, settings.dispatch)
+    count = settings.meta_batch * settings.dispatch
+    return compare(lines, settings, rounds=settings.rounds, tasks=count, output=settings.output)
 
-    state = maml.init(jax.random.key(0), tasks.support.x[0])
+
+def random_tasks(image: tuple[int, int, int], meta_batch: int, way: int, shot: int, query: int) -> Task:
+    """Draw a batch of tasks of random images."""
+
+    def batch(key: jax.Array, count: int) -> Batch:
+        x = jax.random.uniform(key, (meta_batch, way * count, *image))
+        return Batch(x, jnp.tile(jnp.repeat(jnp.arange(way), count), (meta_batch, 1)))
+
+    keys = jax.random.split(jax.random.key(0))
+    return Task(batch(keys[0], shot), batch(keys[1], query))
+
+
+def meta_step_line(adapter: Adapter, tasks: Task, chunk: int | None, dispatch: int) -> Line:
+    """Compile `dispatch` meta-steps, over all devices if there are several, to be timed."""
+    mesh = jmeta.task_mesh() if jax.device_count() > 1 else None
+    learner = jmeta.learner(adapter, jmeta.cross_entropy, optax.adam(1e-3), mesh=mesh, chunk=chunk)
+    state = learner.init(jax.random.key(0), tasks.support.x[0])
     if mesh is not None:
         over = jax.sharding.PartitionSpec
         tasks = jax.device_put(tasks, jax.NamedSharding(mesh, over("task")))
         state = jax.device_put(state, jax.NamedSharding(mesh, over()))
-    return beside_torch.jmeta_line(lambda state, tasks: maml.step(state, tasks)[0], settings, state, tasks)
+    return jax_line(lambda state, tasks: learner.step(state, tasks)[0], dispatch, state, tasks)
 
 
-def run(settings: SimpleNamespace) -> int:
-    """Measure, print, write."""
-    lines = {"jmeta": jmeta_line(settings)}
-    if settings.torch_python:
-        lines["pytorch"] = torch_line(settings, Path(__file__).with_name("maml_speed_torch.py"))
-    return compare(settings, lines)
-
-
-_NAMES = "meta_batch way shot query filters image_size".split()
-FLAGS = shared(*_NAMES, meta_batch=4, shot=1, image_size=28) | {
-    "channels": Flag("integer", 1, "channels of an image"),
-    "inner_steps": Flag("integer", 5, "inner steps"),
-    "inner_lr": Flag("float", 0.1, "inner learning rate"),
+FLAGS = flags.pick(
+    *"meta_batch way shot query filters image_size inner_steps inner_lr chunk".split(),
+    defaults={"meta_batch": 4, "image_size": 28, "inner_lr": 0.1},
+    helps={"filters": "channels of conv4", "image_size": "height and width of images"},
+) | {
+    "channels": Flag("integer", 1, "channels of an image", least=1),
     "order": Flag("enum", "exact", "how the second derivative is taken", ("exact", "mixed")),
-    "remat": Flag("enum", "none", "what the reverse pass computes again", ("none", "step")),
-    "chunk": Flag("integer", None, "play so many tasks at a time; all at once if not given"),
-    "devices": Flag("integer", None, "virtual CPU devices to shard the tasks over"),
+    "remat": Flag("enum", "none", "what the reverse pass recomputes", ("none", "step")),
+    "devices": Flag("integer", None, "virtual CPU devices to shard the tasks over", least=1),
+    **beside_torch.FLAGS,
 }
-FLAGS |= beside_torch.FLAGS
-EXPERIMENT = Experiment("benchmarks.maml_speed", __doc__ or "", FLAGS, {}, run)
+EXPERIMENT = Experiment("benchmarks.maml_speed", __doc__ or "", FLAGS, main)
 
 if __name__ == "__main__":
     launch(EXPERIMENT)

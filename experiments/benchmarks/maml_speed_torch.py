@@ -15,7 +15,7 @@ from torch_steps import serve
 
 
 class Block(nn.Module):
-    """Convolution, batch normalisation with batch statistics, ReLU, 2x2 max pooling."""
+    """Convolution, batch normalization with batch statistics, ReLU, 2x2 max pooling."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -23,7 +23,7 @@ class Block(nn.Module):
         self.norm = nn.BatchNorm2d(outputs, track_running_stats=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images [image, channel, height, width] to half the height and width."""
+        """Map images [image, channel, height, width] to half the height and width."""
         return functional.max_pool2d(functional.relu(self.norm(self.conv(x))), 2)
 
 

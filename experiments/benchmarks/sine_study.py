@@ -1,8 +1,9 @@
-"""The sine-wave study of learned optimisers, whole: Figure 3.3, or the sweep of Figure 3.2.
+"""The sine-wave study of learned optimizers, whole: Figure 3.3, or the sweep of Figure 3.2.
 
 Huisman et al., Machine Learning 2022. Each point is a run of experiments.learned_optimizers with its seeds
-side by side, in a workdir of its own under --output: what was interrupted goes on, what is finished is read.
-Ends with a table, study_3_2.json or study_3_3.json, and the figure; a point without results is left out.
+side by side, in a workdir of its own under --output: the same command continues runs that were interrupted
+and reads those that are finished. Ends with a table, study_3_2.json or study_3_3.json, and the figure; a
+point without results is left out.
 
 python -m experiments.benchmarks.sine_study --figure=3.3 [--num_seeds=30] [--tasks=70000] [--max_minutes=110]
 
@@ -13,35 +14,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from experiments import learned_optimizers
-from experiments.benchmarks.rows import play, play_all
-from experiments.common import Experiment, Flag, UsageError, launch, shared, write_json
-from experiments.learned_optimizers_presets import in_tasks
+import jmeta
+from experiments import flags, learned_optimizers
+from experiments.cli import launch
+from experiments.flags import Flag
+from experiments.presets.turtle import METHODS, PRESETS, in_tasks
+from experiments.rows import run_row, run_rows
+from experiments.settings import Experiment, Settings
+from experiments.workdir import write_json
+from jmeta.report import figures
 
 SERIES = {"turtle": "TURTLE", "turtle_first_order": "first-order TURTLE", "maml": "MAML", "fomaml": "FOMAML"}
 
 
-def run(settings: SimpleNamespace) -> int:
+def main(settings: Settings) -> int:
     """Run every point, print the table, draw."""
-    wanted = "figure" + settings.figure.replace(".", "_")
-    presets = [name for name in learned_optimizers.EXPERIMENT.presets if name.startswith(wanted)]
-    if settings.num_seeds < 2:
-        raise UsageError(f"--num_seeds={settings.num_seeds}; expected at least 2, for intervals over seeds")
+    start = "figure" + settings.figure.replace(".", "_")
+    lengths = {
+        preset: in_tasks(settings.tasks, 2500, values["meta_batch"])
+        for preset, values in PRESETS.items()
+        if preset.startswith(start)
+    }
 
-    def play_one(preset: str, workdir: Path, minutes: float | None) -> int:
-        lengths = in_tasks(settings.tasks, 2500, meta_batch(preset))
-        flags = " ".join(f"--{name}={value}" for name, value in lengths.items())
-        flags += f" --num_seeds={settings.num_seeds}"
-        return play("learned_optimizers", flags, preset, workdir, minutes)
+    def run_one(preset: str, workdir: Path, minutes: float | None) -> int:
+        arguments = [f"--{name}={value}" for name, value in lengths[preset].items()]
+        arguments.append(f"--num_seeds={settings.num_seeds}")
+        return run_row(learned_optimizers.EXPERIMENT, arguments, preset, workdir, minutes)
 
-    status, found = play_all(presets, play_one, Path(settings.output), settings.max_minutes)
+    status, results = run_rows(lengths, run_one, Path(settings.output), settings.max_minutes)
     if status:
         return status
     points = {
-        preset: measured(results) for preset, results in found.items() if whole(preset, results, settings)
+        preset: summarize_point(result)
+        for preset, result in results.items()
+        if result["steps"] >= lengths[preset]["steps"]
     }
     print(f"{'run':<52}{'mean':>9}{'median':>9}{'ci95':>8}")
     for preset, point in points.items():
@@ -49,7 +57,7 @@ def run(settings: SimpleNamespace) -> int:
     if not points:
         print("no point is finished", file=sys.stderr)
         return 0
-    name = wanted.replace("figure", "study_")
+    name = start.replace("figure", "study_")
     report = {"tasks": settings.tasks, "seeds": settings.num_seeds, "points": points}
     write_json(Path(settings.output) / f"{name}.json", report)
     figure = draw(points, Path(settings.output) / f"{name}.png", settings.figure)
@@ -57,23 +65,11 @@ def run(settings: SimpleNamespace) -> int:
     return 0
 
 
-def whole(preset: str, results: dict[str, Any], settings: SimpleNamespace) -> bool:
-    """Whether a run has seen all its tasks."""
-    lengths = in_tasks(settings.tasks, 2500, meta_batch(preset))
-    return results["steps"] >= lengths["steps"]
-
-
-def meta_batch(preset: str) -> int:
-    """Tasks of an outer update of a preset."""
-    return learned_optimizers.EXPERIMENT.presets[preset]["meta_batch"]
-
-
-def measured(results: dict[str, Any]) -> dict[str, Any]:
-    """Of a run: the test error over seeds, as means and medians over tasks, and the best validation error."""
-    from jmeta.metrics import summarise
-
-    by_seed = results["eval"]["seeds"]["squared_error"]
-    means, validation = summarise(by_seed["mean"]), summarise(results["best"]["metrics"]["squared_error"])
+def summarize_point(results: dict[str, Any]) -> dict[str, Any]:
+    """Summarize the test error of a run over its seeds, as means and medians over tasks, and the best
+    validation error."""
+    by_seed, best = results["eval"]["seeds"]["squared_error"], results["best"]["metrics"]["squared_error"]
+    means, validation = jmeta.summarize(by_seed["mean"]), jmeta.summarize(best)
     return {
         "mean": means.mean,
         "mean_ci95": means.ci95,
@@ -87,15 +83,13 @@ def measured(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(points: dict[str, dict[str, Any]], path: Path, figure: str) -> Path:
-    """Figure 3.3's bars, or Figure 3.2's curves with MAML as levels."""
-    from jmeta.report import figures
-
+    """Draw Figure 3.3's bars, or Figure 3.2's curves with MAML as levels."""
     if figure == "3.3":
-        named = {
-            learned_optimizers.PAPER_NAMES[preset.removeprefix("figure3_3_")]: (p["median"], p["median_ci95"])
-            for preset, p in points.items()
+        bars = {
+            METHODS[preset.removeprefix("figure3_3_")]: (point["median"], point["median_ci95"])
+            for preset, point in points.items()
         }
-        return figures.bars(named, path, label="median test error")
+        return figures.bars(bars, path, label="median test error")
     panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for preset, point in points.items():
         algorithm, steps, *layers = preset.removeprefix("figure3_2_").rsplit(
@@ -111,11 +105,12 @@ def draw(points: dict[str, dict[str, Any]], path: Path, figure: str) -> Path:
 
 FLAGS = {
     "figure": Flag("enum", "3.3", "which study", ("3.2", "3.3")),
-    "tasks": Flag("integer", 70000, "training tasks of a run"),
+    "tasks": Flag("integer", 70000, "training tasks of a run", least=1),
     "output": Flag("string", "runs/sine_study", "folder of the runs, the table and the figure"),
-} | shared("num_seeds", "max_minutes", num_seeds=30)
-
-EXPERIMENT = Experiment("benchmarks.sine_study", __doc__ or "", FLAGS, {}, run)
+    "num_seeds": Flag("integer", 30, "seeds side by side, at least 2 for intervals over them", least=2),
+    **flags.pick("max_minutes"),
+}
+EXPERIMENT = Experiment("benchmarks.sine_study", __doc__ or "", FLAGS, main)
 
 if __name__ == "__main__":
     launch(EXPERIMENT)

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import jax
 
-from jmeta.models.layers import kernel_initialiser
-from jmeta.types import Adapter, Array, Batch, Key, Metrics, PyTree
+from jmeta.models.init import kernel_initializer
+from jmeta.types import Array, Batch, Head, Key, Metrics, PyTree
 
 
-def fresh_output(adapter: Adapter) -> Adapter:
-    """The adapter of a (body, head) pair whose head's last kernel is He-normal anew in every task.
+def fresh_output(head: Head) -> Head:
+    """Draw the last kernel of a `gradient_head` anew in every task, He-normal.
 
     OML and ANML draw the rows of a trajectory's classes anew before they learn them (Javed & White 2019;
     Beaulieu et al. 2020). Here labels are drawn anew too, so every row is; the bias stays, as there. The
-    kernel among the meta-parameters, `meta["params"]["head"]["head"]["kernel"]`, gives the shape and has no
-    gradient.
+    kernel among the meta-parameters, `meta["params"]["head"]["kernel"]`, gives the shape and has no gradient.
     """
 
-    def adapt(
-        meta: PyTree, state: PyTree, support: Batch, key: Key, *, train: bool
-    ) -> tuple[PyTree, PyTree, Metrics]:
-        key_kernel, key_adapt = jax.random.split(key)
-        kernel = meta["params"]["head"]["head"]["kernel"]
-        drawn = kernel_initialiser("he_normal")(key_kernel, kernel.shape, kernel.dtype)
-        return adapter.adapt(_with_kernel(meta, drawn), state, support, key_adapt, train=train)
+    def fit(
+        meta: PyTree, support: Batch, key: Key, *, present: Array | None, train: bool
+    ) -> tuple[PyTree, Metrics]:
+        key_kernel, key_fit = jax.random.split(key)
+        kernel = meta["params"]["head"]["kernel"]
+        drawn = kernel_initializer("he_normal")(key_kernel, kernel.shape, kernel.dtype)
+        return head.fit(_with_kernel(meta, drawn), support, key_fit, present=present, train=train)
 
-    return adapter._replace(adapt=adapt)
+    return head._replace(fit=fit, draws_at_test=True)
 
 
 def _with_kernel(meta: PyTree, kernel: Array) -> PyTree:
-    head = meta["params"]["head"]
-    head = {**head, "head": {**head["head"], "kernel": kernel}}
-    return {**meta, "params": {**meta["params"], "head": head}}
+    params = meta["params"]
+    return {**meta, "params": {**params, "head": {**params["head"], "kernel": kernel}}}

@@ -1,4 +1,4 @@
-"""A memory as an adapter: it adapts by reading a stream and stays as it is while it answers queries."""
+"""A memory as an adapter: it adapts by reading a stream, and queries leave it as it is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jmeta.inner.recurrent import unroll_with_state
+from jmeta.inner.recurrent import unroll
+from jmeta.memory.readout import logits
 from jmeta.types import Adapter, Array, Key, Memory, Metrics, PyTree, Stream
 
 
 class Remembered(NamedTuple):
-    """What a stream leaves behind: the memory's `carry`, and the `label` [] that the next step brings."""
+    """The state after a stream: the memory's `carry`, and the `label` [] that arrives with the next step."""
 
     carry: PyTree
     label: Array
@@ -23,21 +24,21 @@ def from_memory(
     memory: Memory,
     *,
     delay: int = 1,
-    readout: Callable[[PyTree], PyTree] = lambda outputs: outputs,
+    readout: Callable[[PyTree], PyTree] = logits,
     remat_every: int | None = None,
     truncate_every: int | None = None,
 ) -> Adapter:
-    """Any memory as an `Adapter` whose support set is a `Stream` (Babu et al. 2021, section 4.3).
+    """Make an `Adapter` whose support set is a `Stream` from a memory (Babu et al. 2021, section 4.3).
 
     Adapting is `jmeta.unroll` over the stream. Each query is the step after it: the memory sees the query,
     and the label that this step brings, from the same last state, whose change is thrown away, so that
-    queries know nothing of each other.
+    no query sees another.
 
     Args:
       memory: the learner; its own loss is not used.
-      delay: after how many steps a label arrives in the stream; of the labels that are under way when it
-        ends, only the oldest reaches a query, the others nothing.
-      readout: makes the adapter's outputs of the memory's, [example, ...] both.
+      delay: number of steps after which a label arrives in the stream; of the labels still to come at its
+        end, only the oldest reaches the queries.
+      readout: `(the memory's outputs) -> outputs of the adapter`, [example, ...] both; by default the logits.
       remat_every, truncate_every: see `jmeta.unroll`.
 
     Raises:
@@ -51,7 +52,7 @@ def from_memory(
     ) -> tuple[Remembered, PyTree, Metrics]:
         if support.y.shape[0] < delay:
             raise ValueError(f"from_memory: a stream of {support.y.shape[0]} steps; expected delay={delay}")
-        _, carry, state = unroll_with_state(
+        _, carry, state = unroll(
             memory, meta, state, support, remat_every=remat_every, truncate_every=truncate_every, train=train,
             key=key if train else None,
         )  # fmt: skip

@@ -2,53 +2,53 @@
 
 He et al., Task Agnostic Continual Learning via Meta Learning, 2019; as a baseline in Caccia et al., Online
 Fast Adaptation and Knowledge Accumulation, NeurIPS 2020.
+
+Deviations. The penalty is the sum of the masks.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jmeta.inner.gradient import Order, inner_loop
-from jmeta.inner.selection import Selection, merge, split
-from jmeta.models.normalisation import apply_with_norm
+from jmeta.models.norm_policy import apply_with_norm
 from jmeta.rules.sgd import sgd
-from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree
+from jmeta.tree import Selection, merge, split
+from jmeta.types import Adapter, Array, Batch, BatchLoss, Key, Metrics, Model, PyTree
 
 
 def metacog(
     model: Model,
-    loss: Callable[[PyTree, Batch], Array],
+    loss: BatchLoss,
     *,
-    rate: float,
-    steps: int,
+    inner_lr: float,
+    inner_steps: int,
     masked: Selection,
     adapted: Selection = ("head",),
-    initial: float = 0.5,
-    penalty: float = 0.0,
+    mask_initial: float = 0.5,
+    mask_penalty: float = 0.0,
     order: Order = "mixed",
 ) -> Adapter:
-    """The network with weights theta * sigmoid(z); the inner loop adapts z, and the classifier itself.
+    """Adapt masks z of the weights theta * sigmoid(z), and the classifier itself, by gradient descent.
 
-    The inner loss is that of the support set + penalty * sum sigmoid(z). Batch normalisation uses the batch
-    at hand. The meta-parameters are {"params": theta, "rule": ()}.
+    The inner loss is that of the support set + mask_penalty * sum sigmoid(z). Batch normalization uses the
+    batch at hand. The meta-parameters are {"params": theta, "rule": ()}.
 
     Args:
       model, loss: the network and `loss(outputs, batch)`.
-      rate, steps: of the inner gradient descent.
+      inner_lr, inner_steps: rate and number of steps of the inner gradient descent.
       masked: the weights that have masks, by path, as in `gradient_adapter`.
       adapted: the weights that adapt themselves, and have no mask.
-      initial: z at the start of every inner loop.
-      penalty: weight of the masks' L1 norm.
+      mask_initial: z at the start of every inner loop.
+      mask_penalty: weight of the masks' L1 norm.
       order: how the inner loop is differentiated, see `jmeta.inner_loop`.
     """
 
     def start(params: PyTree) -> PyTree:
         behind_masks, _ = split(params, masked, "metacog: masked")
         direct, _ = split(params, adapted, "metacog: adapted")
-        logits = jax.tree.map(lambda leaf: jnp.full_like(leaf, initial), behind_masks)
+        logits = jax.tree.map(lambda leaf: jnp.full_like(leaf, mask_initial), behind_masks)
         return {"logits": logits, "direct": direct}
 
     def effective(fast: PyTree, params: PyTree) -> PyTree:
@@ -70,10 +70,12 @@ def metacog(
         def support_loss(fast: PyTree, step: Array) -> Array:
             sizes = jax.tree.map(lambda z: jax.nn.sigmoid(z).sum(), fast["logits"])
             fit = loss(outputs_of(fast, meta, state, support.x, support.mask), support)
-            return fit + penalty * sum(jax.tree.leaves(sizes))
+            return fit + mask_penalty * sum(jax.tree.leaves(sizes))
 
-        fast, trace = inner_loop(support_loss, sgd(rate), (), start(meta["params"]), steps, order=order)
-        return fast, state, {"support_loss": trace.losses[0]} if steps else {}
+        fast, trace = inner_loop(
+            support_loss, sgd(inner_lr), (), start(meta["params"]), inner_steps, order=order
+        )
+        return fast, state, {"support_loss": trace.losses[0]} if inner_steps else {}
 
     def predict(
         meta: PyTree,

@@ -1,1 +1,1 @@
-"""Sources of tasks, and the samplers that draw episodes from them on the device."""
+"""Sources of tasks, and the samplers that draw episodes and streams from them on the device."""

@@ -1,4 +1,4 @@
-"""Labelled examples grouped by class, in the layout from which episodes are drawn on the device."""
+"""Labeled examples grouped by class, in the layout from which episodes are drawn on the device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jmeta.types import Array
 
 
 class ClassDataset(NamedTuple):
-    """The examples of a split, grouped by class: class c holds rows offsets[c] to offsets[c] + counts[c].
+    """The examples of a split, grouped by class: class c has rows offsets[c] to offsets[c] + counts[c].
 
     `examples` [total, height, width, channel] uint8 images or [total, ...] float32 vectors;
     `offsets` [class] int32, the first row of each class; `counts` [class] int32, its number of rows.
-    The arrays may lie in host memory: `jmeta.data.episodes.episodes` puts them on the device.
+    The arrays may be in host memory: `jmeta.data.episodes.episodes` puts them on the device.
     """
 
     examples: Array | np.ndarray
@@ -23,14 +23,19 @@ class ClassDataset(NamedTuple):
 
 
 def from_arrays(examples: np.ndarray, labels: np.ndarray) -> ClassDataset:
-    """Group labelled examples by class, in host memory.
+    """Group labeled examples by class, in host memory.
 
-    `examples`: uint8 images [total, height, width, channel], or floats [total, ...] (kept as float32);
-    `labels` [total]: integers or names, in any order. The class index is the label's rank among the sorted
-    labels that occur; within a class the order is kept. Raises ValueError for shapes that do not fit, other
-    types, and floats that are not finite.
+    The index of a class is the rank of its label among the sorted labels that occur; the order within a class
+    does not change.
+
+    Args:
+      examples: uint8 images [total, height, width, channel], or floats [total, ...], which become float32.
+      labels: [total] integers or names, in any order.
+
+    Raises:
+      ValueError: for shapes that do not fit, other types, and floats that are not finite.
     """
-    examples, labels = _checked_examples(np.asarray(examples)), np.asarray(labels)
+    examples, labels = _check_examples(np.asarray(examples)), np.asarray(labels)
     if labels.shape != examples.shape[:1]:
         raise ValueError(
             f"from_arrays: labels of shape {labels.shape} for {len(examples)} examples; give one label each"
@@ -47,7 +52,7 @@ def from_arrays(examples: np.ndarray, labels: np.ndarray) -> ClassDataset:
     return ClassDataset(examples, offsets.astype(np.int32), counts.astype(np.int32))
 
 
-def _checked_examples(examples: np.ndarray) -> np.ndarray:
+def _check_examples(examples: np.ndarray) -> np.ndarray:
     if examples.ndim < 2 or examples.size == 0:
         raise ValueError(
             f"from_arrays: examples of shape {examples.shape}; expected at least one, as images "
@@ -65,5 +70,5 @@ def _checked_examples(examples: np.ndarray) -> np.ndarray:
             f"from_arrays: examples of type {examples.dtype}; give uint8 images (0 to 255) or float vectors"
         )
     if not np.isfinite(examples).all():
-        raise ValueError("from_arrays: the examples hold NaN or infinity; remove or replace those rows")
+        raise ValueError("from_arrays: the examples contain NaN or infinity; remove or replace those rows")
     return examples.astype(np.float32)

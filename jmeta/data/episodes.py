@@ -1,23 +1,20 @@
-"""Few-shot classification episodes drawn on the device: a sampler is a pure function of a key.
-
-Draws without replacement are a bijection of independent uniform integers (`distinct`): no ties to break as in
-a sort of random bits, and a cost that does not grow with the number of classes or of examples. Below 2^16
-classes, or examples in a class, no probability is off by more than a part in 2^48.
-"""
+"""Few-shot classification episodes drawn on the device: a sampler is a pure function of a key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jmeta.data.class_dataset import ClassDataset
-from jmeta.data.source import Sampler
-from jmeta.data.transforms import Transform, named, normalise
+from jmeta.data.preparation import Preparation, preparation, prepare_examples
+from jmeta.data.sampling import sample_distinct, uniform_below
+from jmeta.data.source import Dataset, DatasetInfo, Sampler, check_split
+from jmeta.data.transforms import Transform
 from jmeta.types import Array, Batch, Key, PyTree, Task
 
 Fetch = Callable[[PyTree, Key, Array, int], Array]
@@ -39,21 +36,28 @@ def episodes(
     """Make the sampler of `way`-way `shot`-shot episodes with `query` query examples a class.
 
     The sampler is a pytree and a pure function, `sampler(key) -> Task`, to be called inside jit. It draws
-    `way` different classes, their order being the labels 0..way-1, and from each class shot + query different
-    examples. Inputs are float32 (uint8 divided by 255); `transform(key, x)`, or its name in
-    jmeta.data.transforms, augments x [example, ...]; then `mean` and `std` (numbers or one a channel)
-    normalise. Support [way * shot] and query [way * query] are grouped by label: row i has label i // shot,
-    i // query.
+    `way` different classes, whose order gives them the labels 0..way-1, and shot + query different examples
+    of each. Inputs are float32 (uint8 divided by 255), augmented, then normalized. Support [way * shot] and
+    query [way * query] are grouped by label: row i has label i // shot, i // query.
 
-    `rotations`: each class is four, class * 4 + r being all its (square) images turned by r * 90 degrees.
-    `min_way`, `min_shot`: the way and the shot of each episode are uniform in min_way..way and
-    min_shot..shot; the shapes stay, `mask` is 0 on rows that are padding (zeros), and n present ways have the
-    labels 0..n-1. Without both, `mask` is None.
+    Args:
+      dataset: the examples of a split.
+      way: classes of an episode.
+      shot: support examples of a class.
+      query: query examples of a class.
+      rotations: count each class as four; class * 4 + r has all its (square) images turned by r * 90 degrees.
+      transform: augmentation `transform(key, x)` of x [example, ...], or its name in jmeta.data.transforms.
+      mean: subtracted from the inputs, one number or one a channel.
+      std: divides the inputs, one number or one a channel.
+      min_way: if set, the way of each episode is uniform in min_way..way. Shapes stay the same: `mask` is 0
+        on padding rows (zeros), and n present classes have the labels 0..n-1.
+      min_shot: the same for the shot. If neither is set, `mask` is None.
 
-    Raises ValueError where a number is out of range, a split has too few classes or a class too few examples.
+    Raises:
+      ValueError: if a number is out of range, a split has too few classes or a class too few examples.
     """
     counts, shape = np.asarray(dataset.counts), dataset.examples.shape[1:]
-    settings = Settings(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
+    settings = _Settings(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
     _check(settings, counts.size, shape)
     if counts.min() < shot + query:
         smallest = int(counts.argmin())
@@ -68,115 +72,55 @@ def episodes(
 def episodes_from(
     fetch: Fetch, data: PyTree, *, classes: int, shape: Sequence[int], **options: Any
 ) -> Sampler:
-    """Make a sampler of episodes from a source of one's own, procedural ones included.
+    """Make a sampler of episodes from the user's own source, procedural ones included.
 
     `fetch(data, key, chosen, number)` returns `number` different examples [way, number, *shape] of each of
     the class indices `chosen` [way], below `classes`; it runs inside jit and `data` is any pytree. `options`
-    are those of `episodes`, and so is what is raised.
+    and errors are those of `episodes`.
     """
-    settings = Settings(**options)
+    settings = _Settings(**options)
     _check(settings, classes, tuple(shape))
     return _sampler(settings, fetch, data, classes)
 
 
-def flat_batches(
-    dataset: ClassDataset,
-    *,
-    size: int,
-    transform: Transform | str | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-) -> Sampler:
-    """Make the sampler of plain batches of `size` examples of all classes, for supervised training.
+def from_splits(info: DatasetInfo, splits: Mapping[str, ClassDataset]) -> Dataset:
+    """Make a `Dataset` from arrays grouped by class.
 
-    `sampler(key) -> Task` whose query (and support, the same batch) has x [size, ...], drawn with
-    replacement, every example equally likely, and its class index as y [size]. `transform`, `mean` and `std`:
-    see `episodes`. Raises ValueError for a size below 1.
+    `splits` maps "train", "validation" and "test" to a ClassDataset each, in host memory: a split goes to the
+    device when episodes are first drawn from it. The `episodes` of the result passes its options to
+    `jmeta.data.episodes.episodes`, and raises ValueError for an unknown split or an episode that asks for
+    more classes or examples than there are.
     """
-    if size < 1:
-        raise ValueError(f"flat_batches: size={size}; expected at least 1")
-    return jax.tree_util.Partial(_FlatDraw(size, _preparation(transform, mean, std)), jax.device_put(dataset))
+    splits = dict(splits)
+    on_device = cache(lambda split: jax.device_put(splits[check_split(split, splits)]))
 
+    def episodes_of(split: str, **options: Any) -> Sampler:
+        return episodes(on_device(split), **options)
 
-class _FlatDraw(NamedTuple):
-    """The static part of `flat_batches`."""
-
-    size: int
-    preparation: Preparation
-
-    def __call__(self, dataset: ClassDataset, key: Key) -> Task:
-        ends = jnp.cumsum(dataset.counts)  # a split's classes need not lie together among the examples
-        drawn = below(key, jnp.full(self.size, ends[-1], jnp.int32))
-        y = jnp.searchsorted(ends, drawn, side="right").astype(jnp.int32)
-        rows = dataset.offsets[y] + drawn - (ends[y] - dataset.counts[y])
-        x = jnp.asarray(dataset.examples).at[rows].get(mode="promise_in_bounds")
-        batch = Batch(_prepare(self.preparation, jax.random.fold_in(key, 1), x), y)
-        return Task(batch, batch)
-
-
-def whole(
-    dataset: ClassDataset,
-    *,
-    size: int,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-) -> Task:
-    """All examples of a split once, as tasks of `size` for `jmeta.evaluate`: a Task with leaves [task, size,
-    ...], whose query and support are the same batch. Raises ValueError where `size` does not divide them."""
-    counts, offsets = np.asarray(dataset.counts), np.asarray(dataset.offsets)
-    total = int(counts.sum())
-    if size < 1 or total % size:
-        raise ValueError(f"whole: size={size} does not divide the {total} examples; choose a divisor")
-    rows = np.concatenate([np.arange(first, first + count) for first, count in zip(offsets, counts)])
-    y = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    x = _prepare(_preparation(None, mean, std), jax.random.key(0), jnp.asarray(dataset.examples[rows]))
-    batch = Batch(x.reshape(-1, size, *x.shape[1:]), jnp.asarray(y.reshape(-1, size)))
-    return Task(batch, batch)
+    return Dataset(info, episodes_of, splits)
 
 
 def sample_tasks(sampler: Sampler, key: Key, step: Array | int, meta_batch: int) -> Task:
     """Draw the tasks of outer step `step`: a Task whose leaves lead with [meta_batch].
 
     Task i has the key fold_in(fold_in(key, step), i), so a task depends on nothing but the run's key, the
-    step and its own index: neither on the number of devices nor on where a run was interrupted.
+    step and its own index: neither on the number of devices nor on when a run was interrupted.
     """
     step_key = jax.random.fold_in(key, step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(meta_batch, dtype=jnp.uint32))
     return jax.vmap(sampler)(keys)
 
 
-def below(key: Key, total: Array) -> Array:
-    """Draw independent integers, uniform in 0..total - 1: int32 of the shape of `total` (int32, positive).
-
-    A value is 64 random bits modulo `total`. The bits come from one call of the generator, which is a large
-    piece of program (`jax.random.randint` makes three), with one long axis, for which XLA compiles it fast.
-    """
-    words = jax.random.bits(key, (max(2 * total.size, 32),), jnp.uint32)
-    high, low = words[: 2 * total.size].reshape(2, *total.shape)
-    modulus = total.astype(jnp.uint32)
-    carry = (jnp.uint32(0xFFFFFFFF) % modulus + 1) % modulus  # 2^32 modulo total
-    return (((high % modulus) * carry + low % modulus) % modulus).astype(jnp.int32)
+def rotate(images: Array, turns: Array) -> Array:
+    """Turn square images [example, side, side, channel] by `turns` [] times 90 degrees, as numpy.rot90."""
+    # each line: [example, height, width, channel]
+    images = jnp.where(turns % 2 == 1, images.swapaxes(1, 2), images)
+    images = jnp.where((turns == 1) | (turns == 2), images[:, ::-1], images)
+    return jnp.where(turns >= 2, images[:, :, ::-1], images)
 
 
-def distinct(key: Key, total: Array, number: int) -> Array:
-    """Draw ordered samples without replacement: int32 [..., number] below `total` [...] (int32, >= number).
-
-    Every ordered sample is equally likely. Digit i, uniform below total - i, counts the values smaller than
-    the i-th sample that are still free (the Lehmer code of the sample); decoding is the bijection.
-    """
-    index = jnp.broadcast_to(jnp.arange(number, dtype=jnp.int32), (*total.shape, number))
-    digits = below(key, total[..., None] - index)
-
-    def skip_taken(step: Array, values: Array) -> Array:
-        position = number - 2 - step
-        taken = lax.dynamic_slice_in_dim(values, position, 1, axis=-1)
-        return values + ((index > position) & (values >= taken)).astype(jnp.int32)
-
-    return lax.fori_loop(0, number - 1, skip_taken, digits)
-
-
-class Settings(NamedTuple):
-    """What is static about an episode; the fields are the arguments of `episodes`."""
+class _Settings(NamedTuple):
+    """The static settings of an episode; the fields are the arguments of `episodes`."""
 
     way: int
     shot: int
@@ -189,29 +133,10 @@ class Settings(NamedTuple):
     min_shot: int | None = None
 
 
-class Preparation(NamedTuple):
-    """What happens to examples after they are drawn; see `episodes`."""
-
-    transform: Transform | None
-    mean: float | tuple[float, ...] | None
-    std: float | tuple[float, ...] | None
-
-
-def _preparation(
-    transform: Transform | str | None,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-) -> Preparation:
-    if std is not None and np.min(std) <= 0:
-        raise ValueError(f"episodes: std is {std}; expected positive numbers")
-    transform = named(transform) if isinstance(transform, str) else transform
-    return Preparation(transform, _static(mean), _static(std))
-
-
-class _Draw(NamedTuple):
+class _EpisodeDraw(NamedTuple):
     """The static part of a sampler. Equal settings compare equal, so that jit compiles them once."""
 
-    settings: Settings
+    settings: _Settings
     preparation: Preparation
     fetch: Fetch
     classes: int
@@ -220,74 +145,59 @@ class _Draw(NamedTuple):
         settings = self.settings
         class_key, example_key, transform_key, size_key = jax.random.split(key, 4)
         turns = 4 if settings.rotations else 1
-        classes = distinct(class_key, jnp.asarray(self.classes * turns, jnp.int32), settings.way)
+        classes = sample_distinct(class_key, jnp.asarray(self.classes * turns, jnp.int32), settings.way)
+        # [way, shot + query, height, width, channel]
         x = self.fetch(data, example_key, classes // turns, settings.shot + settings.query)
         if settings.rotations:
             x = jax.vmap(rotate)(x, classes % 4)
-        x = _prepare(self.preparation, transform_key, x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+        rows = x.reshape(-1, *x.shape[2:])  # [way * (shot + query), height, width, channel]
+        x = prepare_examples(self.preparation, transform_key, rows).reshape(x.shape)
         support, query = _masks(settings, size_key)
         return Task(_batch(x[:, : settings.shot], support), _batch(x[:, settings.shot :], query))
 
 
-def _sampler(settings: Settings, fetch: Fetch, data: PyTree, classes: int) -> Sampler:
-    preparation = _preparation(settings.transform, settings.mean, settings.std)
+def _sampler(settings: _Settings, fetch: Fetch, data: PyTree, classes: int) -> Sampler:
+    prepare = preparation(settings.transform, settings.mean, settings.std)
     settings = settings._replace(transform=None, mean=None, std=None)
-    return jax.tree_util.Partial(_Draw(settings, preparation, fetch, classes), jax.device_put(data))
+    return jax.tree_util.Partial(_EpisodeDraw(settings, prepare, fetch, classes), jax.device_put(data))
 
 
 def _fetch_rows(dataset: ClassDataset, key: Key, classes: Array, number: int) -> Array:
-    picks = distinct(key, dataset.counts[classes], number)
-    rows = dataset.offsets[classes][:, None] + picks
+    picks = sample_distinct(key, dataset.counts[classes], number)
+    rows = dataset.offsets[classes][:, None] + picks  # [way, number]
     return jnp.asarray(dataset.examples).at[rows].get(mode="promise_in_bounds")
 
 
-def rotate(images: Array, turns: Array) -> Array:
-    """Turn square images [example, side, side, channel] by `turns` [] times 90 degrees, as numpy.rot90."""
-    images = jnp.where(turns % 2 == 1, images.swapaxes(1, 2), images)
-    images = jnp.where((turns == 1) | (turns == 2), images[:, ::-1], images)
-    return jnp.where(turns >= 2, images[:, :, ::-1], images)
-
-
-def _prepare(preparation: Preparation, key: Key, x: Array) -> Array:
-    transform, mean, std = preparation
-    x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-    if transform is not None:
-        x = transform(key, x)
-    if mean is not None or std is not None:
-        x = normalise(0.0 if mean is None else mean, 1.0 if std is None else std)(key, x)
-    return x
-
-
-def _masks(settings: Settings, key: Key) -> tuple[Array | None, Array | None]:
-    """Which rows of support [way, shot] and query [way, query] are real; None where all are."""
+def _masks(settings: _Settings, key: Key) -> tuple[Array | None, Array | None]:
+    """Mark the real rows of support [way, shot] and query [way, query]; None if all are."""
     if settings.min_way is None and settings.min_shot is None:
         return None, None
     least_way = settings.way if settings.min_way is None else settings.min_way
     least_shot = settings.shot if settings.min_shot is None else settings.min_shot
     choices = jnp.array([settings.way - least_way + 1, settings.shot - least_shot + 1], jnp.int32)
-    way, shot = jnp.array([least_way, least_shot], jnp.int32) + below(key, choices)
-    present = jnp.arange(settings.way, dtype=jnp.int32) < way
-    given = jnp.arange(settings.shot, dtype=jnp.int32) < shot
-    shape = (settings.way, settings.query)
-    return present[:, None] & given[None, :], jnp.broadcast_to(present[:, None], shape)
+    way, shot = jnp.array([least_way, least_shot], jnp.int32) + uniform_below(key, choices)
+    present_classes = jnp.arange(settings.way, dtype=jnp.int32) < way
+    present_shots = jnp.arange(settings.shot, dtype=jnp.int32) < shot
+    query = jnp.broadcast_to(present_classes[:, None], (settings.way, settings.query))
+    return present_classes[:, None] & present_shots[None, :], query
 
 
 def _batch(x: Array, mask: Array | None) -> Batch:
     way, number = x.shape[:2]
     labels = jnp.repeat(jnp.arange(way, dtype=jnp.int32), number)
-    x = x.reshape(way * number, *x.shape[2:])
+    x = x.reshape(way * number, *x.shape[2:])  # [example, height, width, channel]
     if mask is None:
         return Batch(x, labels)
-    mask = mask.reshape(-1)
-    real = mask.reshape(-1, *[1] * (x.ndim - 1))
+    mask = mask.reshape(-1)  # [example]
+    real = mask.reshape(-1, *[1] * (x.ndim - 1))  # [example, 1, 1, 1]
     return Batch(jnp.where(real, x, 0), labels, mask.astype(jnp.float32))
 
 
-def _check(settings: Settings, classes: int, shape: tuple[int, ...]) -> None:
-    for name, least in {"way": 1, "shot": 1, "query": 1}.items():
+def _check(settings: _Settings, classes: int, shape: tuple[int, ...]) -> None:
+    for name in ("way", "shot", "query"):
         value = getattr(settings, name)
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"episodes: {name} is {value!r}; expected an integer, at least {least}")
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"episodes: {name} is {value!r}; expected an integer, at least 1")
     for name, most in {"min_way": settings.way, "min_shot": settings.shot}.items():
         value = getattr(settings, name)
         if value is not None and not 1 <= value <= most:
@@ -303,9 +213,3 @@ def _check(settings: Settings, classes: int, shape: tuple[int, ...]) -> None:
             f"episodes: way {settings.way} asks for {settings.way} classes, there are {available}; lower way"
             + ("" if settings.rotations or len(shape) != 3 else " or use rotations=True")
         )
-
-
-def _static(values: Any) -> float | tuple[float, ...] | None:
-    if values is None or np.ndim(values) == 0:
-        return None if values is None else float(values)
-    return tuple(float(value) for value in values)

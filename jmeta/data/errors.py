@@ -1,8 +1,8 @@
-"""The one error that data can cause."""
+"""The error of data that are missing, damaged or unfit."""
 
 
 class DataError(Exception):
-    """Data that is missing, damaged or unfit; the message is one line: what is wrong, where, what to do."""
+    """Data that are missing, damaged or unfit. The message is one line: the fault, its place, a remedy."""
 
     def __init__(self, what: str, where: object = None, advice: str = "") -> None:
         parts = [what if where is None else f"{what}: {where}", advice]

@@ -1,17 +1,12 @@
-"""What every data source returns: its facts, its arrays by split, and a maker of episode samplers."""
+"""The data set that every source returns: its facts, its arrays by split, and its episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-
+from jmeta.data.class_dataset import ClassDataset
 from jmeta.types import Key, Task
-
-if TYPE_CHECKING:
-    from jmeta.data.class_dataset import ClassDataset
 
 Sampler = Callable[[Key], Task]
 SPLITS = ("train", "validation", "test")
@@ -20,13 +15,13 @@ SPLITS = ("train", "validation", "test")
 class DatasetInfo(NamedTuple):
     """The facts of a data set, for logs and results.
 
-    `name`; `licence`; `split`, which split it is and where that comes from; `classes`, the class names of
-    each split in the order of their labels (empty for procedural sources); `shape` of one example after
-    loading; `notes`, what a reader of results should know.
+    `name`; `license`; `split`, the published split or the rule that divides the classes; `classes`, the class
+    names of each split in the order of their labels (empty for procedural sources); `shape` of one example
+    after loading; `notes` for readers of the results.
     """
 
     name: str
-    licence: str
+    license: str
     split: str
     classes: Mapping[str, tuple[str, ...]]
     shape: tuple[int, ...]
@@ -37,7 +32,7 @@ class Dataset(NamedTuple):
     """A source of tasks.
 
     `episodes(split, *, way, shot, query, **options)` returns a sampler, a callable pytree `(key) -> Task`,
-    for split "train", "validation" or "test"; `splits` holds the arrays of each split (empty for procedural
+    for split "train", "validation" or "test"; `splits` maps each split to its arrays (empty for procedural
     sources).
     """
 
@@ -47,26 +42,7 @@ class Dataset(NamedTuple):
 
 
 def check_split(split: str, available: Iterable[str] = SPLITS) -> str:
-    """Return `split`, or raise ValueError where it is none of `available`."""
+    """Return `split`, or raise ValueError if it is not in `available`."""
     if split not in (known := tuple(available)):
-        raise ValueError(f"split {split!r} is none of {', '.join(known)}")
+        raise ValueError(f"split {split!r} is not one of {', '.join(known)}")
     return split
-
-
-def from_splits(info: DatasetInfo, splits: Mapping[str, ClassDataset]) -> Dataset:
-    """Make a `Dataset` of arrays grouped by class.
-
-    `splits` maps "train", "validation" and "test" to a ClassDataset each, in host memory: a split goes to the
-    device when episodes are first drawn from it. The returned `episodes` passes its options to
-    `jmeta.data.episodes.episodes`, and raises ValueError for an unknown split or an episode that asks for
-    more classes or examples than there are.
-    """
-    splits = dict(splits)
-    on_device = cache(lambda split: jax.device_put(splits[check_split(split, splits)]))
-
-    def episodes(split: str, **options: Any) -> Sampler:
-        from jmeta.data.episodes import episodes  # which imports this module
-
-        return episodes(on_device(split), **options)
-
-    return Dataset(info, episodes, splits)

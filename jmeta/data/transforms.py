@@ -16,7 +16,7 @@ from jmeta.types import Array, Key
 
 Transform = Callable[[Key, Array], Array]
 
-GREY = (0.299, 0.587, 0.114)  # luminance of red, green and blue, ITU-R BT.601
+LUMINANCE = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
 
 
 def chain(*transforms: Transform) -> Transform:
@@ -30,13 +30,13 @@ def chain(*transforms: Transform) -> Transform:
     return composed
 
 
-def normalise(mean: float | Sequence[float], std: float | Sequence[float]) -> Transform:
+def normalize(mean: float | Sequence[float], std: float | Sequence[float]) -> Transform:
     """Make (images - mean) / std, with one number, or one a channel; draws nothing."""
 
     def transform(key: Key, images: Array) -> Array:
-        shape = (1,) * (images.ndim - 1) + (-1,)
-        centre, scale = (jnp.asarray(value, images.dtype).reshape(shape) for value in (mean, std))
-        return (images - centre) / scale
+        shape = (1,) * (images.ndim - 1) + (-1,)  # [1, 1, 1, channel]
+        center, scale = (jnp.asarray(value, images.dtype).reshape(shape) for value in (mean, std))
+        return (images - center) / scale
 
     return transform
 
@@ -62,7 +62,7 @@ def random_crop(padding: int) -> Transform:
     return transform
 
 
-def colour_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4) -> Transform:
+def color_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4) -> Transform:
     """Make random changes of brightness, contrast and saturation, in random order, of 1 or 3 channels.
 
     Each is a blend f x + (1 - f) reference, clipped to 0..1, with f uniform in 1 - strength..1 + strength;
@@ -76,22 +76,23 @@ def colour_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: fl
         unit = jax.random.uniform(factor_key, (images.shape[0], 3), images.dtype, -1, 1)
         factors = jnp.take_along_axis(1 + strength * unit, order, axis=1)
         weights = _luminance_weights(images.shape[-1])
-        planes = [images[..., channel] for channel in range(images.shape[-1])]  # which vectorises
+        # A list of [example, height, width]: operations on planes vectorize.
+        planes = [images[..., channel] for channel in range(images.shape[-1])]
         for turn in range(3):
             which, factor = order[:, turn, None, None], factors[:, turn, None, None]
             luminance = jnp.asarray(sum(weight * plane for weight, plane in zip(weights, planes)))
             reference = jnp.where(which == 1, luminance.mean((1, 2), keepdims=True), luminance)
             shift = (1 - factor) * jnp.where(which == 0, 0, reference)
             planes = [jnp.clip(factor * plane + shift, 0, 1) for plane in planes]
-        return jnp.stack(planes, axis=-1)
+        return jnp.stack(planes, axis=-1)  # [example, height, width, channel]
 
     return transform
 
 
 def _luminance_weights(channels: int) -> tuple[float, ...]:
     if channels not in (1, 3):
-        raise ValueError(f"colour_jitter: images of {channels} channels; expected 1 or 3")
-    return GREY if channels == 3 else (1.0,)
+        raise ValueError(f"color_jitter: images of {channels} channels; expected 1 or 3")
+    return LUMINANCE if channels == 3 else (1.0,)
 
 
 def crop_flip(key: Key, images: Array) -> Array:
@@ -100,24 +101,21 @@ def crop_flip(key: Key, images: Array) -> Array:
 
 
 def crop_flip_jitter(key: Key, images: Array) -> Array:
-    """Crop with padding, jitter the colours, mirror: the training of Lee et al. (2019, MetaOptNet) on
-    CIFAR-FS and mini ImageNet. The padding is 4 pixels below a side of 64 (32 x 32), else 8 (84 x 84)."""
+    """Crop with padding, jitter the colors, mirror: the training of Lee et al. (2019, MetaOptNet) on
+    CIFAR-FS and miniImageNet. The padding is 4 pixels below a side of 64 (32 x 32), else 8 (84 x 84)."""
     padding = 4 if images.shape[1] < 64 else 8
-    return chain(random_crop(padding), colour_jitter(), horizontal_flip)(key, images)
+    return chain(random_crop(padding), color_jitter(), horizontal_flip)(key, images)
 
 
-NAMED: dict[str, Transform | None] = {
+AUGMENTATIONS: dict[str, Transform | None] = {
     "none": None,
     "crop_flip": crop_flip,
     "crop_flip_jitter": crop_flip_jitter,
 }
 
 
-def named(name: str) -> Transform | None:
-    """Return the augmentation of that name, None for "none", as the flag --augment takes it.
-
-    Raises ValueError for a name that does not exist.
-    """
-    if name not in NAMED:
-        raise ValueError(f"augmentation {name!r} is none of {', '.join(NAMED)}")
-    return NAMED[name]
+def augmentation(name: str) -> Transform | None:
+    """Look up an augmentation by name; "none" is None. Raises ValueError for an unknown name."""
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation {name!r} is not one of {', '.join(AUGMENTATIONS)}")
+    return AUGMENTATIONS[name]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jmeta.checks import require_same
-from jmeta.rules.bridge import require_smooth
+from jmeta.inner.smoothness import require_smooth
+from jmeta.tree import require_same
 from jmeta.types import Array, Key, PyTree, Rule
 
 Order = Literal["exact", "mixed", "first"]
@@ -18,10 +18,10 @@ Remat = Literal["step", "none"]
 
 
 class Trace(NamedTuple):
-    """What an inner loop leaves behind beside the parameters.
+    """The record of an inner loop.
 
-    `losses` [step], the loss before each update, as constants for reporting; `carry`, the rule's last;
-    `collected`, what `collect` picked, and `aux`, what the loss returned beside itself: leaves [step, ...].
+    `losses` [step] before each update, as constants for reporting; the rule's last `carry`; the results of
+    `collect`, `collected`, and the loss's second outputs, `aux`, with leaves [step, ...].
     """
 
     losses: Array
@@ -46,25 +46,26 @@ def inner_loop(
     """Take `steps` steps of `rule` down `loss_fn` from `params` (the inner loop of MAML, Finn et al. 2017).
 
     Args:
-      loss_fn: `(params, step [] int32) -> scalar`, or `(scalar, aux)` under `has_aux`; what it closes over
-        (data, features, other parameters) is differentiated too. `aux` is a constant.
+      loss_fn: `(params, step [] int32) -> scalar`, or `(scalar, aux)` under `has_aux`; everything that it
+        closes over (data, features, other parameters) is differentiated too. `aux` is a constant.
       rule: the update rule, with its meta-learned `hyper`.
-      params: where the loop starts.
+      params: the initial parameters.
       steps: number of steps, static; 0 adapts nothing.
       order: "exact" differentiates through every step. "mixed" is as exact, with the reverse pass of each
         inner gradient taken forward over reverse, one Hessian-vector product a step (Kemaev et al. 2025,
         MixFlow-MG). "first" stops the gradient and the loss that enter the rule, and nothing else: rates and
         other learned parts of the rule still learn, through all steps.
-      remat: "step" keeps no intermediate of a step for the reverse pass but recomputes it, so that memory
-        does not grow with `steps` beyond one copy of the parameters each; "none" keeps what there is. In
-        mixed and first order only the rule itself is recomputed: the inner gradient keeps nothing anyway.
+      remat: "step" recomputes a step in the reverse pass instead of storing its intermediates, so that memory
+        does not grow with `steps` beyond one copy of the parameters each; "none" stores them. In mixed and
+        first order only the rule itself is recomputed: the inner gradient stores nothing anyway.
       key: for the rule's `start`.
       collect: `(params, step, *, loss, grads, carry) -> pytree`, called at each step with the parameters and
         the carry after its update, and the loss and gradient before it; differentiable.
       has_aux: whether `loss_fn` returns `aux`.
 
     Returns:
-      The adapted parameters and a `Trace`; differentiable in `params`, `hyper` and what `loss_fn` uses.
+      The adapted parameters and a `Trace`; differentiable in `params`, `hyper` and everything that `loss_fn`
+      closes over.
 
     Raises:
       ValueError: for unknown settings, a rule whose carry or parameters change shape or type from step to
@@ -87,8 +88,8 @@ def inner_loop(
         new_params = optax.apply_updates(params, updates)
         require_same("inner_loop: the parameters", params, new_params)
         require_same("inner_loop: the rule's carry", carry, new_carry)
-        picked = collect(new_params, step, loss=loss, grads=grads, carry=new_carry) if collect else None
-        return new_params, new_carry, picked
+        collected = collect(new_params, step, loss=loss, grads=grads, carry=new_carry) if collect else None
+        return new_params, new_carry, collected
 
     if remat == "step" and order != "exact":
         advance = jax.checkpoint(advance, prevent_cse=False)
@@ -98,8 +99,8 @@ def inner_loop(
         (loss, aux), grads = measure(params, step)
         if order == "first":
             loss, grads = jax.lax.stop_gradient((loss, grads))
-        params, carry, picked = advance(params, carry, loss, grads, step)
-        return (params, carry), (*jax.lax.stop_gradient((loss, aux)), picked)
+        params, carry, collected = advance(params, carry, loss, grads, step)
+        return (params, carry), (*jax.lax.stop_gradient((loss, aux)), collected)
 
     if remat == "step" and order == "exact":
         take_step = jax.checkpoint(take_step, prevent_cse=False)
@@ -109,7 +110,7 @@ def inner_loop(
 
 
 def check_settings(who: str, steps: int, order: str, remat: str) -> None:
-    """Raise ValueError, in the name of `who`, for inner-loop settings that mean nothing."""
+    """Raise ValueError, in the name of `who`, for invalid settings of an inner loop."""
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(
             f"{who}: steps={steps!r}; expected a whole number of at least 0, known when compiled"
@@ -123,7 +124,7 @@ def check_settings(who: str, steps: int, order: str, remat: str) -> None:
 def _mixed_value_and_grad(
     loss_and_aux: Callable[[PyTree, Array], tuple[Array, PyTree]], params: PyTree
 ) -> Callable[[PyTree, Array], tuple[tuple[Array, PyTree], PyTree]]:
-    """`jax.value_and_grad` of the loss whose own reverse pass runs forward over reverse.
+    """Return `jax.value_and_grad` of the loss, with a reverse pass that runs forward over reverse.
 
     For a cotangent v of the gradient, the cotangents of parameters and of everything the loss closes over are
     the directional derivative along v of the gradient with respect to both: mixed derivatives commute. A
@@ -155,7 +156,7 @@ def _mixed_value_and_grad(
             consts = [s if m is None else m for m, s in zip(moving, still)]
             return evaluate(params, consts, step)[0]
 
-        along = jax.tree.map(_materialised, grads_bar, is_leaf=_is_symbolic_zero)
+        along = jax.tree.map(_materialize, grads_bar, is_leaf=_is_symbolic_zero)
         gradient = jax.grad(loss, argnums=(0, 1))
         slopes, bars = jax.jvp(lambda p: gradient(p, moving), (params,), (along,))
         if not _is_symbolic_zero(loss_bar):
@@ -174,5 +175,5 @@ def _is_symbolic_zero(leaf: Any) -> bool:
     return isinstance(leaf, jax.custom_derivatives.SymbolicZero)
 
 
-def _materialised(leaf: Any) -> Array:
+def _materialize(leaf: Any) -> Array:
     return jnp.zeros(leaf.shape, leaf.dtype) if _is_symbolic_zero(leaf) else leaf

@@ -1,15 +1,23 @@
-"""A memory unrolled over a stream by one scan, with rematerialisation and truncated backpropagation."""
+"""Unroll a memory over a stream by one scan, with rematerialization and truncated backpropagation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jmeta.checks import require_same
+from jmeta.tree import require_same
 from jmeta.types import Array, Key, Memory, PyTree, Stream
+
+
+class Unrolled(NamedTuple):
+    """A memory at the end of a stream: `outputs` [time, ...], the last `carry` and the new `state`."""
+
+    outputs: PyTree
+    carry: PyTree
+    state: PyTree
 
 
 def unroll(
@@ -23,43 +31,24 @@ def unroll(
     carry: PyTree = None,
     train: bool = True,
     key: Key | None = None,
-) -> tuple[PyTree, PyTree]:
-    """Play a memory over a stream.
+) -> Unrolled:
+    """Run a memory over a stream.
 
     Args:
-      memory: the learner; params, state: as its `init` returned them.
-      stream: `x` [time, ...] and `feedback` [time]; `y` is not looked at.
-      remat_every: keep the carry of every so many steps for the reverse pass and recompute the others; None
-        keeps every carry and matrix product.
+      memory: the learner.
+      params: its parameters.
+      state: its state, as `init` returned it.
+      stream: `x` [time, ...] and `feedback` [time]; `y` is not read.
+      remat_every: store the carry of every so many steps for the reverse pass and recompute the others; None
+        stores every carry and matrix product.
       truncate_every: cut the gradient through the carry at every so many steps; None never.
-      carry: where to begin, by default the memory's own start.
-      train: for the memory's `prepare`; key: for its noise.
-
-    Returns:
-      outputs [time, ...] and the last carry, to go on from.
+      carry: the carry to go on from; None for the memory's initial one.
+      train: for the memory's `prepare`.
+      key: for its noise.
 
     Raises:
       ValueError: for periods below 1, or a step whose carry changes its shape.
     """
-    return unroll_with_state(
-        memory, params, state, stream, remat_every=remat_every, truncate_every=truncate_every, carry=carry,
-        train=train, key=key,
-    )[:2]  # fmt: skip
-
-
-def unroll_with_state(
-    memory: Memory,
-    params: PyTree,
-    state: PyTree,
-    stream: Stream,
-    *,
-    remat_every: int | None = None,
-    truncate_every: int | None = None,
-    carry: PyTree = None,
-    train: bool = True,
-    key: Key | None = None,
-) -> tuple[PyTree, PyTree, PyTree]:
-    """As `unroll`; returns the memory's new state too, (outputs, carry, state)."""
     for name, period in {"remat_every": remat_every, "truncate_every": truncate_every}.items():
         if period is not None and period < 1:
             raise ValueError(f"unroll: {name}={period}; expected at least 1, or None")
@@ -80,14 +69,17 @@ def unroll_with_state(
     time = jax.tree.leaves(inputs)[0].shape[0]
     indexed = (jnp.arange(time, dtype=jnp.int32), inputs)
     carry, outputs = _scan(step, carry, indexed, time, remat_every)
-    return outputs, carry, state
+    return Unrolled(outputs, carry, state)
 
 
 def _scan(
     step: Callable[..., Any], carry: PyTree, inputs: PyTree, time: int, remat_every: int | None
 ) -> tuple[PyTree, PyTree]:
-    """A scan over time whose reverse pass keeps the carry of every `remat_every` steps, or of every step with
-    the results of its matrix products: what lies between those is cheaper to compute again than to keep."""
+    """Scan over time, storing the carry of every `remat_every` steps for the reverse pass.
+
+    If `remat_every` is None the carry of every step is stored, with the results of its matrix products:
+    everything between those is cheaper to recompute than to store.
+    """
     products = jax.checkpoint_policies.dots_saveable
     step = jax.checkpoint(step, prevent_cse=False, policy=products)
     if remat_every is None:
@@ -98,9 +90,10 @@ def _scan(
         return jax.lax.scan(step, carry, inputs)
 
     whole = time - time % remat_every
+    # [segment, remat_every, ...]
     parts = jax.tree.map(lambda a: a[:whole].reshape(-1, remat_every, *a.shape[1:]), inputs)
     carry, outputs = jax.lax.scan(segment, carry, parts)
-    outputs = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), outputs)
+    outputs = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), outputs)  # [time, ...]
     if whole < time:
         carry, rest = segment(carry, jax.tree.map(lambda a: a[whole:], inputs))
         outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)

@@ -1,7 +1,9 @@
-"""Adaptive posterior learning: remember what surprised, decide by a relational look at the nearest memories.
+"""Adaptive posterior learning: store surprising examples, decide by attention among the nearest ones.
 
 Ramalho & Garnelo, Adaptive Posterior Learning: few-shot learning with a surprise-based memory module, ICLR
 2019; on the online streams of Babu et al., NeurIPS 2021, Table 1.
+
+Deviations. Neighbors are stored examples first, and empty slots only if there are too few.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.losses import summed_cross_entropy
-from jmeta.memory.delayed import empty_queue, push
+from jmeta.memory.delayed import empty_queue, enqueue
 from jmeta.types import Array, Key, Memory, Model, PyTree
 
-LABEL, HEAD, HEADS = 32, 256, 2  # sizes of a label's embedding and of an attention head; the number of heads
-ATTENTIONS = 5
+_LABEL = 32  # size of a label's embedding
+_HEAD, _HEADS = 256, 2  # size and number of the attention heads
+_ATTENTIONS = 5
 
 
-class Attention(NamedTuple):
-    """Of one layer: `project` [width, 3 width] to queries, keys and values of all heads; what follows the
-    attention, `linear` [width, width] and `bias` [width]. Each has a layer norm's scale and offset:
-    `project_norm` [2, token, 3 width], `linear_norm` [2, width]."""
+class _Attention(NamedTuple):
+    """Weights of one attention layer.
+
+    `project` [width, 3 width] to queries, keys and values of all heads; `linear` [width, width] and `bias`
+    [width] of the linear layer that follows. Each has the scale and offset of a layer norm: `project_norm`
+    [2, token, 3 width], `linear_norm` [2, width].
+    """
 
     project: Array
     project_norm: Array
@@ -32,23 +38,28 @@ class Attention(NamedTuple):
     linear_norm: Array
 
 
-class Weights(NamedTuple):
-    """`encoder`: the network's parameters; `labels` [way + 1, 32]: an embedding of each label and of none;
-    `tokens` [token, width] and `token_bias`; the `attentions`; the classifier `head` [width, way], `bias`."""
+class APLWeights(NamedTuple):
+    """Weights of APL.
+
+    `encoder`: the network's parameters; `labels` [way + 1, 32]: an embedding of each label and of none;
+    `tokens` [token, width] and `token_bias`; the `attentions`; the classifier `head` [width, way], `bias`.
+    """
 
     encoder: PyTree
     labels: Array
     tokens: Array
     token_bias: Array
-    attentions: tuple[Attention, ...]
+    attentions: tuple[_Attention, ...]
     head: Array
     bias: Array
 
 
 class Surprises(NamedTuple):
-    """The memory: `features` [slot, d] with their `labels` [slot] (`way` where a slot is empty), the number
-    `written` so far; and what waits for its label, `waiting` [delay, d] with the log-probabilities that were
-    predicted for it, `predicted` [delay, way]."""
+    """The memory and the queue of examples that wait for their labels.
+
+    `features` [slot, d] with their `labels` [slot], `way` for an empty slot; the number `written` [] so far;
+    `waiting` [delay, d], the features in the queue, and `predicted` [delay, way], their log-probabilities.
+    """
 
     features: Array
     labels: Array
@@ -63,68 +74,68 @@ def apl(
     *,
     delay: int = 1,
     slots: int = 64,
-    neighbours: int = 5,
+    neighbors: int = 5,
     surprise: float = 0.75,
     noise: float = 0.0,
 ) -> Memory:
-    """A store of labelled features, written where the label was a surprise, and a relational decoder.
+    """Build a store of labeled features, written if the label was a surprise, and a relational decoder.
 
     Args:
       way: number of label slots.
-      encoder: makes features [time, d] of inputs.
-      delay: after how many steps a label arrives, as in the stream.
-      slots: examples that the memory holds; the oldest makes room.
-      neighbours: examples of the memory that a decision looks at, the nearest ones.
-      surprise: an example is written where -log p(label) is above this share of log(way).
-      noise: largest uniform noise on the inputs in training, where a key is given (the released code's 0.1).
+      encoder: maps inputs to features [time, d].
+      delay: number of steps after which a label arrives, as in the stream.
+      slots: examples that the memory holds; a new one replaces the oldest.
+      neighbors: number of nearest stored examples that a decision reads.
+      surprise: an example is written if -log p(label) is above this share of log(way).
+      noise: largest uniform noise on the inputs in training, if there is a key (0.1 in the released code).
 
     Returns:
       A `Memory` whose outputs are logits [time, way] and whose loss is the sum over the steps of their
-      cross-entropy. No gradient passes through the memory: of the step's own features only, and not through
-      the distances (as in the released code). All steps of a stream make one update, where the released code
-      makes one a step.
+      cross-entropy. The gradient reaches the features of the step itself, not the stored ones nor the
+      distances (as in the released code). All steps of a stream make one update; the released code makes one
+      in each step.
 
     Raises:
-      ValueError: for numbers that mean nothing.
+      ValueError: for a delay below 1, or neighbors outside 1 to `slots`.
     """
-    if delay < 1 or not 1 <= neighbours <= slots:
+    if delay < 1 or not 1 <= neighbors <= slots:
         raise ValueError(
-            f"apl: delay={delay}, neighbours={neighbours}, slots={slots}; expected a delay of at least 1, "
-            "and 1 to slots neighbours"
+            f"apl: delay={delay}, neighbors={neighbors}, slots={slots}; expected a delay of at least 1, "
+            "and 1 to slots neighbors"
         )
-    threshold, width = surprise * math.log(way), HEAD * HEADS
+    threshold, width = surprise * math.log(way), _HEAD * _HEADS
 
-    def init(key: Key, x: Array) -> tuple[Weights, PyTree]:
-        key_encoder, key_labels, key_tokens, key_head, *keys = jax.random.split(key, 4 + 2 * ATTENTIONS)
+    def init(key: Key, x: Array) -> tuple[APLWeights, PyTree]:
+        key_encoder, key_labels, key_tokens, key_head, *keys = jax.random.split(key, 4 + 2 * _ATTENTIONS)
         params, state = encoder.init(key_encoder, x)
         size = jax.eval_shape(lambda: encoder.apply(params, state, x, train=False)[0]).shape[-1]
-        start = jax.nn.initializers.glorot_normal()
+        glorot = jax.nn.initializers.glorot_normal()
 
         def norm(*shape: int) -> Array:
             return jnp.stack([jnp.ones(shape, x.dtype), jnp.zeros(shape, x.dtype)])
 
         attentions = tuple(
-            Attention(
-                start(keys[2 * layer], (width, 3 * width), x.dtype),
-                norm(neighbours, 3 * width),
-                start(keys[2 * layer + 1], (width, width), x.dtype),
+            _Attention(
+                glorot(keys[2 * layer], (width, 3 * width), x.dtype),
+                norm(neighbors, 3 * width),
+                glorot(keys[2 * layer + 1], (width, width), x.dtype),
                 jnp.zeros(width, x.dtype),
                 norm(width),
             )
-            for layer in range(ATTENTIONS)
+            for layer in range(_ATTENTIONS)
         )
-        return Weights(
+        return APLWeights(
             encoder=params,
-            labels=jax.random.normal(key_labels, (way + 1, LABEL), x.dtype),
-            tokens=start(key_tokens, (2 * size + LABEL + 1, width), x.dtype),
+            labels=jax.random.normal(key_labels, (way + 1, _LABEL), x.dtype),
+            tokens=glorot(key_tokens, (2 * size + _LABEL + 1, width), x.dtype),
             token_bias=jnp.zeros(width, x.dtype),
             attentions=attentions,
-            head=start(key_head, (width, way), x.dtype),
+            head=glorot(key_head, (width, way), x.dtype),
             bias=jnp.zeros(way, x.dtype),
         ), state
 
     def prepare(
-        params: Weights, state: PyTree, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
+        params: APLWeights, state: PyTree, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
         mask: Array | None = None,
     ) -> tuple[tuple[Array, Array], PyTree]:  # fmt: skip
         if train and key is not None and noise:
@@ -132,7 +143,7 @@ def apl(
         features, state = encoder.apply(params.encoder, state, x, train=train, key=key)
         return (features, feedback), state
 
-    def carry(params: Weights, inputs: tuple[Array, Array]) -> Surprises:
+    def carry(params: APLWeights, inputs: tuple[Array, Array]) -> Surprises:
         size, dtype = inputs[0].shape[-1], inputs[0].dtype
         return Surprises(
             features=jnp.zeros((slots, size), dtype),
@@ -142,17 +153,17 @@ def apl(
             predicted=empty_queue(delay, way, dtype),
         )
 
-    def step(params: Weights, carry: Surprises, inputs: tuple[Array, Array]) -> tuple[Surprises, Array]:
+    def step(params: APLWeights, carry: Surprises, inputs: tuple[Array, Array]) -> tuple[Surprises, Array]:
         features, label = inputs
         memory = write(carry, label)
         constant = jax.lax.stop_gradient(features)
         logits = decode(params, memory, features, constant)
         predicted = jax.lax.stop_gradient(jax.nn.log_softmax(logits))
-        waiting = push(carry.waiting, constant), push(carry.predicted, predicted)
+        waiting = enqueue(carry.waiting, constant), enqueue(carry.predicted, predicted)
         return memory._replace(waiting=waiting[0], predicted=waiting[1]), logits
 
     def write(memory: Surprises, label: Array) -> Surprises:
-        """Keep the oldest that waits, whose label has come, where that was unlikely."""
+        """Store the oldest example in the queue, whose label has arrived, if the label was unlikely."""
         surprising = (label >= 0) & (-memory.predicted[0, label] > threshold)
         slot = jnp.where(surprising, memory.written % slots, slots)  # beyond the last: dropped
         return memory._replace(
@@ -161,15 +172,15 @@ def apl(
             written=memory.written + surprising,
         )
 
-    def decode(params: Weights, memory: Surprises, features: Array, constant: Array) -> Array:
-        distance = jnp.square(memory.features - constant[None]).sum(-1)
-        # empty slots, zeros with a label of their own, only where too few are written
+    def decode(params: APLWeights, memory: Surprises, features: Array, constant: Array) -> Array:
+        distance = jnp.square(memory.features - constant[None]).sum(-1)  # [slot]
+        # Empty slots, zeros with a label of their own, come last.
         order = jnp.where(memory.labels == way, jnp.inf, distance)
-        _, nearest = jax.lax.top_k(-order, neighbours)
+        _, nearest = jax.lax.top_k(-order, neighbors)
         weight = jax.nn.softmax(-distance[nearest])
-        seen = jnp.broadcast_to(features, (neighbours, features.size))
-        parts = (memory.features[nearest], params.labels[memory.labels[nearest]], seen, weight[:, None])
-        tokens = jnp.concatenate(parts, axis=-1) @ params.tokens + params.token_bias[None]
+        query = jnp.broadcast_to(features, (neighbors, features.size))
+        parts = (memory.features[nearest], params.labels[memory.labels[nearest]], query, weight[:, None])
+        tokens = jnp.concatenate(parts, axis=-1) @ params.tokens + params.token_bias[None]  # [token, width]
         for attention in params.attentions:
             tokens = tokens + _attend(attention, tokens)
             linear = jax.nn.relu(tokens) @ attention.linear + attention.bias[None]
@@ -179,12 +190,12 @@ def apl(
     return Memory(init, prepare, carry, step, summed_cross_entropy)
 
 
-def _attend(attention: Attention, tokens: Array) -> Array:
-    """Multi-head dot-product attention among tokens [token, width], all normalised together."""
+def _attend(attention: _Attention, tokens: Array) -> Array:
+    """Apply multi-head dot-product attention to tokens [token, width], all normalized together."""
     projected = _layer_norm(tokens @ attention.project, attention.project_norm, (0, 1))
-    by_head = projected.reshape(tokens.shape[0], HEADS, 3, HEAD)
-    queries, keys, values = by_head[:, :, 0], by_head[:, :, 1], by_head[:, :, 2]
-    scores = jnp.einsum("thd,shd->hts", queries * HEAD**-0.5, keys)
+    by_head = projected.reshape(tokens.shape[0], _HEADS, 3, _HEAD)
+    queries, keys, values = by_head[:, :, 0], by_head[:, :, 1], by_head[:, :, 2]  # [token, head, _HEAD]
+    scores = jnp.einsum("thd,shd->hts", queries * _HEAD**-0.5, keys)
     return jnp.einsum("hts,shd->thd", jax.nn.softmax(scores), values).reshape(tokens.shape)
 
 

@@ -1,4 +1,4 @@
-"""What a delay withholds: a queue of features whose labels have not arrived yet."""
+"""A queue of features whose labels have not arrived yet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from jmeta.types import Array
 
 
 def empty_queue(delay: int, size: int, dtype: jnp.dtype) -> Array:
-    """A queue [delay, size] of features that wait for their label."""
+    """Return a queue [delay, size] of zeros."""
     return jnp.zeros((delay, size), dtype)
 
 
-def push(queue: Array, features: Array) -> Array:
-    """The queue with `features` [size] at its end and without its oldest entry, whose label has come."""
+def enqueue(queue: Array, features: Array) -> Array:
+    """Append `features` [size] and drop the oldest entry, whose label has arrived."""
     return jnp.concatenate([queue[1:], features[None]])

@@ -1,4 +1,4 @@
-"""A neural Turing machine that writes where it has read last or least: memory-augmented networks.
+"""A neural Turing machine that writes to the slots last read or least used: memory-augmented networks.
 
 Santoro et al., Meta-Learning with Memory-Augmented Neural Networks, ICML 2016.
 """
@@ -13,13 +13,16 @@ from jax import lax
 
 from jmeta.losses import summed_cross_entropy
 from jmeta.memory.similarity import cosine
-from jmeta.models.recurrent import Cell, gated, lstm_cell
+from jmeta.models.cells import Cell, apply_gates, lstm_cell
 from jmeta.types import Array, Key, Memory
 
 
-class Weights(NamedTuple):
-    """`controller`: the LSTM over [input, label, what was read]; `heads` [hidden, head (2 width + 1)] and
-    `heads_bias`: keys, contents and gates; `output` [hidden + head width, way] and `output_bias`."""
+class NTMWeights(NamedTuple):
+    """Weights of the memory.
+
+    `controller`: the LSTM over [input, label, read content]; `heads` [hidden, head (2 width + 1)] and
+    `heads_bias`: keys, contents and gates; `output` [hidden + head width, way] and `output_bias`.
+    """
 
     controller: Cell
     heads: Array
@@ -28,9 +31,12 @@ class Weights(NamedTuple):
     output_bias: Array
 
 
-class State(NamedTuple):
-    """`memory` [slot, width]; `read` [head, slot], where each head read last; `usage` [slot]; `content` [head
-    width], what was read; `controller`: the LSTM's (output, state)."""
+class NTMState(NamedTuple):
+    """The memory and the controller.
+
+    `memory` [slot, width]; `read` [head, slot], the last read weights; `usage` [slot]; `content`
+    [head width], the last read content; `controller`: (output, state) of the LSTM.
+    """
 
     memory: Array
     read: Array
@@ -42,12 +48,13 @@ class State(NamedTuple):
 def ntm(
     way: int, *, hidden: int = 200, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.95
 ) -> Memory:
-    """A memory of `slots` vectors, read by content and written by least recent use.
+    """Build a memory of `slots` vectors, read by content and written by least recent use.
 
     Args:
       way: number of label slots.
       hidden: size of the LSTM controller.
-      slots, width: size of the memory.
+      slots: vectors of the memory.
+      width: size of each vector.
       heads: read heads; each also writes.
       decay: gamma, of the usage.
 
@@ -64,11 +71,11 @@ def ntm(
             "sizes of at least 1, a slot for each head, and a decay of at least 0 and below 1"
         )
 
-    def init(key: Key, x: Array) -> tuple[Weights, dict]:
+    def init(key: Key, x: Array) -> tuple[NTMWeights, dict]:
         inputs = x.reshape(x.shape[0], -1).shape[1] + way + heads * width
         key_controller, key_heads, key_output = jax.random.split(key, 3)
         glorot, dtype = jax.nn.initializers.glorot_uniform(), x.dtype
-        return Weights(
+        return NTMWeights(
             controller=lstm_cell(key_controller, inputs, hidden, dtype),
             heads=glorot(key_heads, (hidden, heads * (2 * width + 1)), dtype),
             heads_bias=jnp.zeros(heads * (2 * width + 1), dtype),
@@ -77,17 +84,17 @@ def ntm(
         ), {}
 
     def prepare(
-        params: Weights, state: dict, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
+        params: NTMWeights, state: dict, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
         mask: Array | None = None,
     ) -> tuple[Array, dict]:  # fmt: skip
         label = jax.nn.one_hot(feedback, way, dtype=x.dtype)
-        seen = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=-1)
-        return seen @ params.controller.inputs[: seen.shape[1]] + params.controller.bias[None], state
+        inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=-1)  # [time, input + way]
+        return inputs @ params.controller.inputs[: inputs.shape[1]] + params.controller.bias[None], state
 
-    def carry(params: Weights, inputs: Array) -> State:
+    def carry(params: NTMWeights, inputs: Array) -> NTMState:
         first = jnp.zeros(slots, inputs.dtype).at[0].set(1)
         rest = jnp.zeros(hidden, inputs.dtype)
-        return State(
+        return NTMState(
             memory=jnp.full((slots, width), 1e-6, inputs.dtype),
             read=jnp.broadcast_to(first, (heads, slots)),
             usage=first,
@@ -95,23 +102,24 @@ def ntm(
             controller=(rest, rest),
         )
 
-    def step(params: Weights, carry: State, inputs: Array) -> tuple[State, Array]:
+    def step(params: NTMWeights, carry: NTMState, inputs: Array) -> tuple[NTMState, Array]:
         controller = params.controller
         gates = inputs + carry.content @ controller.inputs[-heads * width :]
-        output, state = gated(gates + carry.controller[0] @ controller.recurrent, carry.controller[1])
-        asked = (output @ params.heads + params.heads_bias).reshape(heads, 2 * width + 1)
-        keys, contents = jnp.tanh(asked[:, :width]), jnp.tanh(asked[:, width:-1])
-        again = jax.nn.sigmoid(asked[:, -1:])
+        output, state = apply_gates(gates + carry.controller[0] @ controller.recurrent, carry.controller[1])
+        request = (output @ params.heads + params.heads_bias).reshape(heads, 2 * width + 1)
+        keys, contents = jnp.tanh(request[:, :width]), jnp.tanh(request[:, width:-1])  # [head, width]
+        again = jax.nn.sigmoid(request[:, -1:])  # [head, 1]
 
-        # Which slots are least used has no derivative.
+        # The choice of the least used slots has no derivative.
         _, least = lax.top_k(-lax.stop_gradient(carry.usage), heads)
         unused = jax.nn.one_hot(least, slots, dtype=inputs.dtype)
+        # write and read [head, slot]
         write = again * carry.read + (1 - again) * unused
         memory = carry.memory * (1 - unused[0])[:, None] + write.T @ contents
         read = jax.nn.softmax(cosine(keys, memory), axis=-1)
-        content = (read @ memory).reshape(-1)
+        content = (read @ memory).reshape(-1)  # [head width]
         usage = decay * carry.usage + read.sum(0) + write.sum(0)
         logits = jnp.concatenate([output, content]) @ params.output + params.output_bias
-        return State(memory, read, usage, content, (output, state)), logits
+        return NTMState(memory, read, usage, content, (output, state)), logits
 
     return Memory(init, prepare, carry, step, summed_cross_entropy)

@@ -1,7 +1,9 @@
 """Online prototypes: a class is remembered by the mean of its features (OPN), or by a gated average of
-features that an LSTM places in their context (CPM).
+features that an LSTM shifts by their context (CPM).
 
 Ren, Iuzzolino, Mozer & Zemel, Wandering Within a World: Online Contextualized Few-Shot Learning, ICLR 2021.
+
+Deviations. Features of CPM are not normalized; Ren et al. normalize those of their larger images.
 """
 
 from __future__ import annotations
@@ -12,23 +14,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jmeta.memory.delayed import empty_queue, push
+from jmeta.memory.delayed import empty_queue, enqueue
 from jmeta.memory.similarity import cosine
-from jmeta.models.recurrent import Cell, gated, lstm_cell
+from jmeta.models.cells import Cell, apply_gates, lstm_cell
 from jmeta.types import Array, Key, Memory, Model, PyTree, Stream
 
-UNKNOWN = -1e6  # the logit of a class of which no label has arrived
+UNKNOWN = -1e6  # the logit of a class without a label so far
 
 
 class Prediction(NamedTuple):
-    """`logits` [way], UNKNOWN where no label of a way has arrived; `novelty` [], the logit of a new class."""
+    """`logits` [way], UNKNOWN for a way without a label so far; `novelty` [], the logit of a new class."""
 
     logits: Array
     novelty: Array
 
 
 class Prototypes(NamedTuple):
-    """`means` [way, feature] and `counts` [way] of what has been labelled; `queue` [delay, feature]."""
+    """`means` [way, feature] and `counts` [way] of the labeled features; `queue` [delay, feature]."""
 
     means: Array
     counts: Array
@@ -36,16 +38,16 @@ class Prototypes(NamedTuple):
 
 
 def opn(way: int, encoder: Model, *, delay: int = 1) -> Memory:
-    """Online prototypical network: the nearest running class mean, and a learned threshold for new classes.
+    """Build an online prototypical network: the nearest class mean, and a learned threshold for new classes.
 
     Args:
       way: number of label slots.
-      encoder: makes features [time, d] of inputs.
-      delay: after how many steps a label arrives, as in the stream.
+      encoder: maps inputs to features [time, d].
+      delay: number of steps after which a label arrives, as in the stream.
 
     Returns:
-      A `Memory` with `Prediction`s. Its loss sums over the steps the cross-entropy among known classes, where
-      the class is known, and the binary cross-entropy of novelty.
+      A `Memory` with `Prediction`s. Its loss sums over the steps the binary cross-entropy of novelty and, if
+      the class is known, the cross-entropy among known classes.
     """
     _check_delay("opn", delay)
 
@@ -62,7 +64,7 @@ def opn(way: int, encoder: Model, *, delay: int = 1) -> Memory:
         return (features, feedback), state
 
     def carry(params: dict, inputs: tuple[Array, Array]) -> Prototypes:
-        return _nothing(way, delay, inputs[0])
+        return _empty(way, delay, inputs[0])
 
     def step(params: dict, carry: Prototypes, inputs: tuple[Array, Array]) -> tuple[Prototypes, Prediction]:
         features, label = inputs
@@ -73,15 +75,18 @@ def opn(way: int, encoder: Model, *, delay: int = 1) -> Memory:
         distance = jnp.square(features[None] - means).sum(-1)
         novelty = (distance.min() - params["novelty"]["beta"]) / params["novelty"]["gamma"]
         prediction = Prediction(jnp.where(counts > 0, -distance, UNKNOWN), novelty)
-        return Prototypes(means, counts, push(carry.queue, features)), prediction
+        return Prototypes(means, counts, enqueue(carry.queue, features)), prediction
 
-    return Memory(init, prepare, carry, step, known_and_new)
+    return Memory(init, prepare, carry, step, known_and_new_loss)
 
 
-class ContextWeights(NamedTuple):
-    """CPM's weights: the `encoder`'s parameters; the context LSTM with the `scale` [4, hidden] of its gates'
-    layer normalisation; `readout` [hidden, 2 feature + 2] and `bias`; the write gate `write` [2 feature] and
-    `write_bias`; the `temperature` []."""
+class CPMWeights(NamedTuple):
+    """Weights of CPM.
+
+    The `encoder`'s parameters; the context LSTM with the `scale` [4, hidden] of its gates' layer
+    normalization; `readout` [hidden, 2 feature + 2] and `bias`; the write gate `write` [2 feature] and
+    `write_bias`; the `temperature` [].
+    """
 
     encoder: PyTree
     lstm: Cell
@@ -93,98 +98,105 @@ class ContextWeights(NamedTuple):
     temperature: Array
 
 
-class Context(NamedTuple):
-    """CPM's memory: the `prototypes` and the LSTM's (output, state)."""
+class CPMState(NamedTuple):
+    """The memory of CPM: the `prototypes` and the LSTM's (output, state)."""
 
     prototypes: Prototypes
     lstm: tuple[Array, Array]
 
 
 def cpm(way: int, encoder: Model, *, delay: int = 1, hidden: int = 256) -> Memory:
-    """Contextual prototypical memory: an LSTM over the features, which sees no labels, shifts each feature,
-    chooses what of it to compare, and sets the threshold for new classes; a learned gate averages prototypes.
+    """Build a contextual prototypical memory.
 
-    Args: as `opn`; `hidden` is the LSTM's size. Writes are sparse: other prototypes stay as they are.
+    An LSTM over the features, which sees no labels, shifts each feature, weighs its entries for comparison
+    and sets the threshold for new classes; a learned gate averages the prototype of the label and leaves the
+    others alone.
+
+    Args:
+      way: number of label slots.
+      encoder: maps inputs to features [time, d].
+      delay: number of steps after which a label arrives, as in the stream.
+      hidden: size of the LSTM.
 
     Returns:
-      A `Memory` with `Prediction`s and `opn`'s loss.
+      A `Memory` with `Prediction`s and the loss of `opn`.
     """
     _check_delay("cpm", delay)
 
-    def init(key: Key, x: Array) -> tuple[ContextWeights, PyTree]:
+    def init(key: Key, x: Array) -> tuple[CPMWeights, PyTree]:
         key_encoder, key_lstm, key_readout, key_write = jax.random.split(key, 4)
         params, state = encoder.init(key_encoder, x)
         size = jax.eval_shape(lambda: encoder.apply(params, state, x, train=False)[0]).shape[-1]
-        start = jax.nn.initializers.lecun_normal()
+        lecun = jax.nn.initializers.lecun_normal()
         bias = jnp.zeros(2 * size + 2, x.dtype).at[-1].set(-12)  # the threshold of novelty
-        return ContextWeights(
+        return CPMWeights(
             encoder=params,
             lstm=lstm_cell(key_lstm, size, hidden, x.dtype),
             scale=jnp.ones((4, hidden), x.dtype),
-            readout=start(key_readout, (hidden, 2 * size + 2), x.dtype),
+            readout=lecun(key_readout, (hidden, 2 * size + 2), x.dtype),
             bias=bias,
-            write=start(key_write, (2 * size, 1), x.dtype)[:, 0],
+            write=lecun(key_write, (2 * size, 1), x.dtype)[:, 0],
             write_bias=jnp.asarray(-2, x.dtype),
             temperature=jnp.asarray(10, x.dtype),
         ), state
 
     def prepare(
-        params: ContextWeights, state: PyTree, x: Array, feedback: Array, *, train: bool,
+        params: CPMWeights, state: PyTree, x: Array, feedback: Array, *, train: bool,
         key: Key | None = None, mask: Array | None = None,
     ) -> tuple[tuple[Array, Array, Array], PyTree]:  # fmt: skip
         features, state = encoder.apply(params.encoder, state, x, train=train, key=key)
         return (features, features @ params.lstm.inputs, feedback), state
 
-    def carry(params: ContextWeights, inputs: tuple[Array, Array, Array]) -> Context:
+    def carry(params: CPMWeights, inputs: tuple[Array, Array, Array]) -> CPMState:
         rest = jnp.zeros(hidden, inputs[0].dtype)
-        return Context(_nothing(way, delay, inputs[0]), (rest, rest))
+        return CPMState(_empty(way, delay, inputs[0]), (rest, rest))
 
     def step(
-        params: ContextWeights, carry: Context, inputs: tuple[Array, Array, Array]
-    ) -> tuple[Context, Prediction]:
+        params: CPMWeights, carry: CPMState, inputs: tuple[Array, Array, Array]
+    ) -> tuple[CPMState, Prediction]:
         features, gates, label = inputs
         gates = _layer_norm(gates + carry.lstm[0] @ params.lstm.recurrent, params.scale) + params.lstm.bias
-        output, state = gated(gates, carry.lstm[1])
-        shift, compared, (scale, threshold) = jnp.split(
+        output, state = apply_gates(gates, carry.lstm[1])
+        shift, comparison, (scale, threshold) = jnp.split(
             output @ params.readout + params.bias, [features.size, 2 * features.size]
         )
         before = carry.prototypes
         means, counts = write(params, before, before.queue[0], label), before.counts
         counts = counts + jax.nn.one_hot(label, way, dtype=counts.dtype)
-        placed, weights = features + shift, jax.nn.softplus(compared)
+        placed, weights = features + shift, jax.nn.softplus(comparison)
         similarity = cosine((weights * placed)[None], weights[None] * means)[0]
         logits = params.temperature * similarity
         novelty = ((-logits).min() - threshold) / jax.nn.softplus(scale + 1)
         prediction = Prediction(jnp.where(counts > 0, logits, UNKNOWN), novelty)
-        return Context(Prototypes(means, counts, push(before.queue, placed)), (output, state)), prediction
+        return CPMState(Prototypes(means, counts, enqueue(before.queue, placed)), (output, state)), prediction
 
-    def write(params: ContextWeights, before: Prototypes, placed: Array, label: Array) -> Array:
-        """The prototypes, zero at first, after a labelled feature: (1 - a) p + a z."""
+    def write(params: CPMWeights, before: Prototypes, placed: Array, label: Array) -> Array:
+        """Update the prototypes, zero at first, by a labeled feature: (1 - a) p + a z."""
         here = jax.nn.one_hot(label, way, dtype=placed.dtype)[:, None]
         pairs = jnp.concatenate([jnp.broadcast_to(placed, before.means.shape), before.means], axis=-1)
         gate = jax.nn.sigmoid(pairs @ params.write + params.write_bias)[:, None]
         return before.means + here * gate * (placed[None] - before.means)
 
-    return Memory(init, prepare, carry, step, known_and_new)
+    return Memory(init, prepare, carry, step, known_and_new_loss)
 
 
-def known_and_new(outputs: Prediction, stream: Stream) -> Array:
-    """Sum over time of the cross-entropy where the class is known and of the binary one of novelty; nats."""
-    of_label = jnp.take_along_axis(outputs.logits, stream.y[:, None], axis=1)[:, 0]
-    known = of_label > UNKNOWN / 2
-    picked = of_label - jax.scipy.special.logsumexp(outputs.logits, axis=1)
-    new = optax.sigmoid_binary_cross_entropy(outputs.novelty, 1 - known.astype(of_label.dtype))
-    real = jnp.ones_like(of_label) if stream.mask is None else stream.mask.astype(of_label.dtype)
-    return (real * (new - jnp.where(known, picked, 0))).sum()
+def known_and_new_loss(outputs: Prediction, stream: Stream) -> Array:
+    """Sum over time the binary cross-entropy of novelty and, for known classes, that of the label."""
+    label_logit = jnp.take_along_axis(outputs.logits, stream.y[:, None], axis=1)[:, 0]  # [time]
+    known = label_logit > UNKNOWN / 2
+    log_p = label_logit - jax.scipy.special.logsumexp(outputs.logits, axis=1)
+    new = optax.sigmoid_binary_cross_entropy(outputs.novelty, 1 - known.astype(label_logit.dtype))
+    real = jnp.ones_like(label_logit) if stream.mask is None else stream.mask.astype(label_logit.dtype)
+    return (real * (new - jnp.where(known, log_p, 0))).sum()
 
 
-def _nothing(way: int, delay: int, features: Array) -> Prototypes:
+def _empty(way: int, delay: int, features: Array) -> Prototypes:
     size, dtype = features.shape[-1], features.dtype
     return Prototypes(jnp.zeros((way, size), dtype), jnp.zeros(way, dtype), empty_queue(delay, size, dtype))
 
 
 def _layer_norm(gates: Array, scale: Array) -> Array:
-    """Each gate's pre-activations [4 hidden] normalised and scaled by [4, hidden]."""
+    """Normalize the pre-activations [4 hidden] of each gate and scale them by `scale` [4, hidden]."""
     return (jax.nn.standardize(gates.reshape(4, -1), epsilon=1e-5) * scale).reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""How alike two sets of vectors are."""
+"""Similarity of vectors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from jmeta.types import Array
 
 
 def cosine(queries: Array, keys: Array) -> Array:
-    """Cosine of each query [query, d] with each key [key, d]: [query, key].
+    """Compute the cosine of each query [query, d] with each key [key, d]: [query, key].
 
-    Finite in value and derivative where a vector is zero.
+    Finite in value and derivative if a vector is zero.
     """
+    # [query, key]
     lengths = jnp.sqrt((jnp.square(queries).sum(1) + 1e-8)[:, None] * (jnp.square(keys).sum(1) + 1e-8)[None])
     return queries @ keys.T / lengths

@@ -1,29 +1,29 @@
-"""Conv-4, the four-layer convolutional network of few-shot learning (Vinyals et al. 2016; COMLN App. E.5)."""
+"""Conv-4, the four-layer convolutional network of few-shot learning (Vinyals et al. 2016; COMLN App. E.5).
+
+Biases of the convolutions start at 0; batch normalization makes them idle. (In Huisman et al.'s code they are
+uniform in +-1/sqrt(fan in).)
+"""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmeta.models.bridge import from_linen
-from jmeta.models.layers import (
-    BatchNorm,
-    Conv,
-    Initialise,
-    Weights,
-    conv_norm_relu_pool,
-    dense,
-)
+from jmeta.models.conv import Conv, WeightSharing, conv_norm_relu_pool
+from jmeta.models.init import Initialization
+from jmeta.models.mlp import dense
+from jmeta.models.norm import BatchNorm
+from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
 
 
 class _Conv4(nn.Module):
     filters: int
-    weights: Weights
-    normalise_features: bool
+    weights: WeightSharing
+    normalize_features: bool
     head: int | None
     padded: bool
-    initialise: Initialise
+    initialize: Initialization
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
@@ -32,35 +32,41 @@ class _Conv4(nn.Module):
                 self.filters,
                 weights=self.weights,
                 padded=self.padded,
-                initialise=self.initialise,
+                initialize=self.initialize,
                 name=f"conv_{layer}",
             )
             norm = BatchNorm(name=f"norm_{layer}")
             x = conv_norm_relu_pool(conv, norm, x, train=train, mask=mask)
-        x = x.reshape(x.shape[0], -1)
-        if self.normalise_features:
+        x = x.reshape(x.shape[0], -1)  # [image, d]
+        if self.normalize_features:
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
         if self.head is None:
             return x
-        return dense(self.head, self.initialise, x, name="head")
+        return dense(self.head, self.initialize, x, name="head")
 
 
 def conv4(
     *,
     filters: int = 64,
-    weights: Weights = "shared",
-    normalise_features: bool = False,
+    weights: WeightSharing = "shared",
+    normalize_features: bool = False,
     head: int | None = None,
     padded: bool = True,
-    initialise: Initialise = "lecun_normal",
+    initialize: Initialization = "lecun_normal",
 ) -> Model:
-    """Four blocks of 3x3 convolution with `filters` channels, batch normalisation, ReLU and 2x2 max pooling.
+    """Build four blocks of 3x3 convolution, batch normalization, ReLU and 2x2 max pooling.
 
     Images [image, height, width, channel] become features [image, d], d = filters (height // 16) (width //
-    16): 1,600 for 84x84 images and 64 filters. `normalise_features` divides them by sqrt(d) (an option of
-    COMLN's code); `head` adds a linear classifier with that many outputs. `weights="per_task"` says that each
-    task will have weights of its own, which chooses another primitive on some devices and changes no number.
-    `padded=False` convolves without zeros outside (576 features of an 84x84 image; Huisman et al. 2022), and
-    needs images of at least 46x46; `initialise`: see `kernel_initialiser`.
+    16): 1,600 for 84x84 images and 64 filters.
+
+    Args:
+      filters: channels of each convolution.
+      weights: "per_task" if each task has weights of its own, which selects another primitive on some devices
+        and changes no number.
+      normalize_features: divide the features by sqrt(d) (an option of COMLN's code).
+      head: outputs of a linear classifier on the features; None for none.
+      padded: surround images with zeros; otherwise they must be at least 46x46, and those of 84x84 have 576
+        features (Huisman et al. 2022).
+      initialize: see `jmeta.models.init.kernel_initializer`.
     """
-    return from_linen(_Conv4(filters, weights, normalise_features, head, padded, initialise))
+    return from_linen(_Conv4(filters, weights, normalize_features, head, padded, initialize))

@@ -1,4 +1,7 @@
-"""A convolutional encoder that treats every image by itself, for examples that arrive one at a time."""
+"""A convolutional encoder that treats each image on its own, for examples that arrive one at a time.
+
+Babu et al. (2021) do not name the normalization of their CNN encoders.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any
 
 from flax import linen as nn
 
-from jmeta.models.bridge import from_linen
-from jmeta.models.layers import Conv, Initialise, Weights, dense, max_pool
+from jmeta.models.conv import Conv, WeightSharing, max_pool
+from jmeta.models.init import Initialization
+from jmeta.models.mlp import dense
+from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
 
 
@@ -18,8 +23,8 @@ class _ConvEncoder(nn.Module):
     strides: tuple[int, ...]
     padded: bool
     groups: int | None
-    weights: Weights
-    initialise: Initialise
+    weights: WeightSharing
+    initialize: Initialization
     last_relu: bool
     head: int | None
 
@@ -28,7 +33,7 @@ class _ConvEncoder(nn.Module):
         settings: dict[str, Any] = {
             "weights": self.weights,
             "padded": self.padded,
-            "initialise": self.initialise,
+            "initialize": self.initialize,
         }
         size = "x".join(map(str, x.shape[1:3]))
         for layer, (pool, stride) in enumerate(zip(self.pooled, self.strides)):
@@ -40,8 +45,8 @@ class _ConvEncoder(nn.Module):
             x = max_pool(x) if pool else x
             if 0 in x.shape[1:]:
                 raise ValueError(f"conv_encoder: images of {size} leave no feature; expected larger ones")
-        x = x.reshape(x.shape[0], -1)
-        return x if self.head is None else dense(self.head, self.initialise, x, name="head")
+        x = x.reshape(x.shape[0], -1)  # [image, d]
+        return x if self.head is None else dense(self.head, self.initialize, x, name="head")
 
 
 def conv_encoder(
@@ -51,20 +56,31 @@ def conv_encoder(
     strides: Sequence[int] | None = None,
     padded: bool = True,
     groups: int | None = 8,
-    weights: Weights = "shared",
-    initialise: Initialise = "lecun_normal",
+    weights: WeightSharing = "shared",
+    initialize: Initialization = "lecun_normal",
     last_relu: bool = True,
     head: int | None = None,
 ) -> Model:
-    """Blocks of 3x3 convolution, group normalisation and ReLU, with 2x2 max pooling where `pooled` says so.
+    """Build blocks of 3x3 convolution, group normalization, ReLU and optional 2x2 max pooling.
 
-    Images [image, height, width, channel] become features [image, d], or `head` outputs: 576 features of a
-    28x28 image with 64 filters. Unlike batch normalisation, which is ill-defined where examples arrive one by
-    one, group normalisation (Wu & He 2018) lets no image see another; `groups` = `filters` is instance
-    normalisation, None normalises nothing. `strides` are the convolutions' (1 if None); `padded=False`
-    convolves without zeros outside; `weights`: see `conv4`; `initialise`: see `kernel_initialiser`;
-    `last_relu=False` leaves the last block linear. Raises ValueError where `filters` is no multiple of
-    `groups`, where `strides` and `pooled` do not name as many blocks and, at `init`, for too small images.
+    Images [image, height, width, channel] become features [image, d]: 576 features of a 28x28 image with 64
+    filters. Unlike batch normalization, which is ill-defined if examples arrive one by one, group
+    normalization (Wu & He 2018) lets no image see another.
+
+    Args:
+      filters: channels of each convolution.
+      pooled: for each block, whether it ends in max pooling.
+      strides: of the convolutions; None for 1.
+      padded: surround images with zeros.
+      groups: number of groups; `filters` for instance normalization, None for no normalization.
+      weights: see `jmeta.conv4`.
+      initialize: see `jmeta.models.init.kernel_initializer`.
+      last_relu: end the last block in a ReLU; otherwise it is linear.
+      head: outputs of a linear classifier on the features; None for none.
+
+    Raises:
+      ValueError: if `filters` is not a multiple of `groups`, if `strides` and `pooled` differ in length and,
+        at `init`, if the images are too small.
     """
     strides = (1,) * len(pooled) if strides is None else tuple(strides)
     if groups is not None and filters % groups:
@@ -72,5 +88,5 @@ def conv_encoder(
     if len(strides) != len(pooled):
         raise ValueError(f"conv_encoder: {len(strides)} strides for {len(pooled)} blocks; expected as many")
     return from_linen(
-        _ConvEncoder(filters, tuple(pooled), strides, padded, groups, weights, initialise, last_relu, head)
+        _ConvEncoder(filters, tuple(pooled), strides, padded, groups, weights, initialize, last_relu, head)
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jmeta.models.bridge import from_linen
-from jmeta.models.layers import kernel_initialiser
+from jmeta.models.init import kernel_initializer
+from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
 
 
@@ -16,7 +16,7 @@ class _Cosine(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        directions = self.param("kernel", kernel_initialiser("uniform"), (z.shape[-1], self.ways), z.dtype)
+        directions = self.param("kernel", kernel_initializer("uniform"), (z.shape[-1], self.ways), z.dtype)
         norms = jnp.sqrt(jnp.square(directions).sum(0, keepdims=True))
         # The scales start at the norms of the directions, as PyTorch's weight_norm does.
         scales = self.param("scale", lambda key: norms[0].copy())
@@ -25,9 +25,10 @@ class _Cosine(nn.Module):
 
 
 def cosine_head(ways: int, *, factor: float = 2.0) -> Model:
-    """Logits [example, way] from the angle between features [example, d] and a direction for each way.
+    """Build a classifier by the angle between features [example, d] and a direction for each way.
 
-    factor * s_c <z/|z|, v_c/|v_c|> with learned directions v and lengths s (Chen et al., A Closer Look at
-    Few-shot Classification, ICLR 2019: Baseline++, whose factor is 2 for up to 200 classes).
+    Logits [example, way] are factor * s_c <z/|z|, v_c/|v_c|> with learned directions v and lengths s (Chen et
+    al., A Closer Look at Few-shot Classification, ICLR 2019: Baseline++, whose factor is 2 for up to 200
+    classes).
     """
     return from_linen(_Cosine(ways, factor))

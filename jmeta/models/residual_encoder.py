@@ -1,4 +1,4 @@
-"""The residual encoder of adaptive posterior learning, which treats every image by itself.
+"""The residual encoder of adaptive posterior learning, which treats each image on its own.
 
 Ramalho & Garnelo, Adaptive Posterior Learning, ICLR 2019.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from flax import linen as nn
 
-from jmeta.models.bridge import from_linen
-from jmeta.models.layers import Conv
+from jmeta.models.conv import Conv
+from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
 
-STAGES = 5
+_STAGES = 5
 
 
 class _ResidualEncoder(nn.Module):
@@ -25,20 +25,20 @@ class _ResidualEncoder(nn.Module):
             return Conv(self.filters, stride=stride, name=f"conv_{name}")(nn.relu(x))
 
         x = Conv(self.filters, name="conv_first")(x)
-        for stage in range(STAGES):
+        for stage in range(_STAGES):
             x = layer(x, f"{stage}_0", stride=2)
             for block in (1, 2):
                 x = x + layer(x, f"{stage}_{block}")
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], -1)  # [image, d]
         return nn.LayerNorm(name="norm_last", dtype=x.dtype)(x)
 
 
 def residual_encoder(*, filters: int = 64, groups: int = 8) -> Model:
-    """A convolution and five stages of three, the first with stride 2 and the others residual, layer norm.
+    """Build a convolution, five stages of three (the first with stride 2, the others residual), layer norm.
 
     Images [image, height, width, channel] become features [image, d]: 64 of images of up to 32x32. Group
-    normalisation stands where the released code has that of the batch, which is ill-defined where examples
-    arrive one by one. Raises ValueError where `filters` is no multiple of `groups`.
+    normalization replaces the batch normalization of the released code, which is ill-defined if examples
+    arrive one by one. Raises ValueError if `filters` is not a multiple of `groups`.
     """
     if filters % groups:
         raise ValueError(f"residual_encoder: filters={filters}, groups={groups}; expected a multiple")

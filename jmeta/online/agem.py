@@ -1,65 +1,72 @@
-"""A-GEM: one averaged constraint in the place of GEM's many (Chaudhry et al., ICLR 2019)."""
+"""A-GEM: one averaged constraint in place of GEM's constraint for each task (Chaudhry et al., ICLR 2019)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jmeta.online import task_memory
-from jmeta.online.state import OnlineState, descend, example_batch, init_params, loss_of, predictor, require
-from jmeta.types import Array, Batch, Key, Metrics, Model, Online, PyTree
+from jmeta.online.sgd_state import (
+    OnlineState,
+    descend,
+    example_batch,
+    init_params,
+    params_loss,
+    predictor,
+    require_positive,
+)
+from jmeta.online.task_memory import TaskMemory, add_to_task_memory, empty_task_memory
+from jmeta.types import Array, Batch, BatchLoss, Context, Key, Metrics, Model, Online, PyTree
 
 
 def agem(
     model: Model,
-    loss: Callable[[PyTree, Batch], Array],
+    loss: BatchLoss,
     *,
     tasks: int,
     learning_rate: float = 0.01,
     slots: int = 10,
     replay: int = 64,
 ) -> Online:
-    """Step along g - (g'r / r'r) r where g'r < 0, and along g elsewhere; r is the gradient of a replay draw.
+    """Step along g - (g'r / r'r) r if g'r < 0, else along g; r is the gradient on a draw from past tasks.
 
-    The draw is of `replay` examples, each uniform over what is held of all past tasks.
+    The draw has `replay` examples, each uniform over those that are held of all past tasks.
 
     Args:
       model, loss: the network and `loss(outputs, batch)`.
       tasks: number of tasks in the stream.
-      learning_rate: of the steps.
+      learning_rate: step size.
       slots: examples kept of each task, its last ones.
       replay: examples of a draw.
 
     Raises:
       ValueError: for numbers that are not positive.
     """
-    require("agem", tasks=tasks, learning_rate=learning_rate, slots=slots, replay=replay)
-    measure = loss_of(model, loss)
+    require_positive("agem", tasks=tasks, learning_rate=learning_rate, slots=slots, replay=replay)
+    batch_loss = params_loss(model, loss)
 
     def init(key: Key, x: PyTree) -> OnlineState:
-        memory = task_memory.empty(tasks, slots, example_batch(x))
+        memory = empty_task_memory(tasks, slots, example_batch(x))
         return OnlineState(init_params(model, key, x), (), memory)
 
     def observe(
-        state: OnlineState, batch: Batch, *, task: Array, first_pass: Array, key: Key
+        state: OnlineState, batch: Batch, key: Key, *, context: Context | None = None
     ) -> tuple[OnlineState, Metrics]:
-        value, grads = jax.value_and_grad(measure)(state.params, batch)
-        reference = jax.grad(measure)(state.params, _draw_past(state.memory, task, replay, key))
+        task, first_pass = Context() if context is None else context
+        value, grads = jax.value_and_grad(batch_loss)(state.params, batch)
+        reference = jax.grad(batch_loss)(state.params, _draw_past(state.memory, task, replay, key))
         step = _without_conflict(grads, reference)
-        memory = task_memory.add(state.memory, batch, task, accept=first_pass)
+        memory = add_to_task_memory(state.memory, batch, task, accept=first_pass)
         return OnlineState(descend(state.params, learning_rate, step), (), memory), {"loss": value}
 
     return Online(init, observe, predictor(model))
 
 
-def _draw_past(memory: task_memory.TaskMemory, task: Array, count: int, key: Key) -> Batch:
-    """`count` examples of the tasks before `task`, all masked where there is none."""
+def _draw_past(memory: TaskMemory, task: Array | int, count: int, key: Key) -> Batch:
+    """Draw `count` examples of the tasks before `task`; all are masked if there are none."""
     tasks, slots = memory.y.shape[:2]
-    held = jnp.minimum(memory.seen, slots)[:, None] > jnp.arange(slots)[None]
-    past = (held & (jnp.arange(tasks) < task)[:, None]).reshape(-1)
+    held = jnp.minimum(memory.seen, slots)[:, None] > jnp.arange(slots)[None]  # [task, slot]
+    past = (held & (jnp.arange(tasks) < task)[:, None]).reshape(-1)  # [task and slot]
     weights = past.astype(jnp.float32) + jnp.where(past.any(), 0.0, 1.0)
     place = jax.random.categorical(key, jnp.log(weights), shape=(count,))
     x, y = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[place], (memory.x, memory.y))

@@ -3,64 +3,78 @@
 The weights are theta = mu + sigma * eps. With g the gradient of the batch's summed loss at theta,
 
     E1 = mean(g)   E2 = mean(g * eps)        over Monte-Carlo samples
-    mu    <- mu - rate * sigma^2 * E1
+    mu    <- mu - learning_rate * sigma^2 * E1
     sigma <- sigma * sqrt(1 + (sigma * E2 / 2)^2) - sigma^2 * E2 / 2
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from jmeta.online.episodic import (
-    BatchLoss,
-    EpisodicState,
-    adapt,
-    begin,
-    episode,
-    outputs_of,
-    score,
-)
-from jmeta.online.state import example_batch, require
-from jmeta.types import Adapter, Array, Batch, Key, LearnerState, Metrics, Online, PyTree
+from jmeta.online.episodic import adapt_to_batch, episode_loss, outputs_of, score
+from jmeta.online.sgd_state import example_batch, require_positive
+from jmeta.types import Adapter, Array, Batch, BatchLoss, Context, Key, Metrics, Online, PyTree
 
 
-def uncertain(slow: LearnerState, deviation: float | Array) -> LearnerState:
-    """Slow weights as the means of a belief, with its standard deviations in the optimiser's place."""
-    opt = jax.tree.map(lambda leaf: jnp.full(leaf.shape, deviation, leaf.dtype), slow.meta)
-    return slow._replace(opt=opt)
+class Belief(NamedTuple):
+    """A Gaussian over an adapter's meta-parameters: trees of their `mean` (mu) and their standard deviation
+    `std` (sigma)."""
+
+    mean: PyTree
+    std: PyTree
+
+
+class BeliefState(NamedTuple):
+    """A learner's `belief`, the adapter's `model_state`, and the `memory` of past batches, () if none."""
+
+    belief: Belief
+    model_state: PyTree
+    memory: PyTree
+
+
+def init_belief(adapter: Adapter, deviation: float | Array, key: Key, x: PyTree) -> tuple[Belief, PyTree]:
+    """Initialize the belief, with one `deviation` for all weights, and the model state for example inputs."""
+    key_init, _ = jax.random.split(key)
+    mean, model_state = adapter.init(key_init, x)
+    std = jax.tree.map(lambda leaf: jnp.full(leaf.shape, deviation, leaf.dtype), mean)
+    return Belief(mean, std), model_state
 
 
 def noise_like(tree: PyTree, key: Key) -> PyTree:
-    """Standard normal numbers in the shape of a tree."""
+    """Draw standard normal numbers in the shapes of a tree."""
     leaves = jax.tree.leaves(tree)
     keys = jax.random.split(key, len(leaves))
     noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves)]
     return jax.tree.unflatten(jax.tree.structure(tree), noise)
 
 
-def narrowed(slow: LearnerState, first: PyTree, second: PyTree, rate: float | Array) -> LearnerState:
-    """The belief after a batch with the moments E1 (`first`) and E2 (`second`) of its gradient."""
+def narrow(belief: Belief, first: PyTree, second: PyTree, learning_rate: float | Array) -> Belief:
+    """Update the belief by the moments E1 (`first`) and E2 (`second`) of a batch's gradient."""
     mean = jax.tree.map(
-        lambda mu, sigma, e1: mu - jnp.asarray(rate, mu.dtype) * sigma**2 * e1, slow.meta, slow.opt, first
+        lambda mu, sigma, e1: mu - jnp.asarray(learning_rate, mu.dtype) * sigma**2 * e1,
+        belief.mean, belief.std, first,
+    )  # fmt: skip
+    std = jax.tree.map(
+        lambda sigma, e2: sigma * jnp.sqrt(1 + (sigma * e2 / 2) ** 2) - sigma**2 * e2 / 2, belief.std, second
     )
-    deviation = jax.tree.map(
-        lambda sigma, e2: sigma * jnp.sqrt(1 + (sigma * e2 / 2) ** 2) - sigma**2 * e2 / 2, slow.opt, second
-    )
-    return slow._replace(step=slow.step + 1, meta=mean, opt=deviation)
+    return Belief(mean, std)
 
 
-def learn(
+def update_belief(
     adapter: Adapter,
     loss: BatchLoss,
-    slow: LearnerState,
+    belief: Belief,
+    model_state: PyTree,
     support: Batch,
     query: Batch,
     key: Key,
     *,
-    rate: float | Array,
+    learning_rate: float | Array,
     samples: int,
-) -> tuple[LearnerState, Metrics]:
+) -> tuple[Belief, Metrics]:
     """Draw weights, adapt each draw to `support`, predict `query`, and narrow the belief by its labels.
 
     Returns the belief and the mean over the draws of the prediction's loss and accuracy. The draws are taken
@@ -68,56 +82,59 @@ def learn(
     """
 
     def one(sums: PyTree, key: Key) -> tuple[PyTree, Metrics]:
-        noise = noise_like(slow.meta, key)
-        drawn = jax.tree.map(lambda mu, sigma, eps: mu + sigma * eps, slow.meta, slow.opt, noise)
+        noise = noise_like(belief.mean, key)
+        theta = jax.tree.map(lambda mu, sigma, eps: mu + sigma * eps, belief.mean, belief.std, noise)
 
         def objective(meta: PyTree) -> tuple[Array, PyTree]:
-            return episode(adapter, loss, slow, meta, support, query)
+            return episode_loss(adapter, loss, meta, model_state, support, query)
 
-        grads, outputs = jax.grad(objective, has_aux=True)(drawn)
+        grads, outputs = jax.grad(objective, has_aux=True)(theta)
         moments = (grads, jax.tree.map(jnp.multiply, grads, noise))
         return jax.tree.map(jnp.add, sums, moments), score(loss, outputs, query)
 
-    zeros = jax.tree.map(jnp.zeros_like, slow.meta)
-    sums, measured = jax.lax.scan(one, (zeros, zeros), jax.random.split(key, samples))
+    zeros = jax.tree.map(jnp.zeros_like, belief.mean)
+    sums, metrics = jax.lax.scan(one, (zeros, zeros), jax.random.split(key, samples))
     scale = query.y.shape[0] / samples  # the loss is a mean over the batch, and the belief's is a sum
     first, second = jax.tree.map(lambda leaf: scale * leaf, sums)
-    return narrowed(slow, first, second, rate), {name: value.mean() for name, value in measured.items()}
+    return narrow(belief, first, second, learning_rate), {name: v.mean() for name, v in metrics.items()}
 
 
 def bgd(
     adapter: Adapter,
     loss: BatchLoss,
     *,
-    rate: float | Array = 10.0,
+    learning_rate: float | Array = 10.0,
     deviation: float | Array = 0.01,
     samples: int = 5,
 ) -> Online:
-    """BGD on the weights of a network, an adapter without inner steps (`gradient_adapter(..., steps=0)`).
+    """Learn the weights of a network, an adapter without inner steps (`gradient_adapter(..., steps=0)`).
 
     Args:
       adapter, loss: the network, and `loss(outputs, batch)`, a mean over the batch.
-      rate: of the means (eta).
-      deviation: of every weight at first.
+      learning_rate: step size of the means (eta).
+      deviation: initial standard deviation of every weight.
       samples: draws of the weights at each batch.
 
     Raises:
       ValueError: for numbers that are not positive.
     """
-    require("bgd", rate=rate, deviation=deviation, samples=samples)
+    require_positive("bgd", learning_rate=learning_rate, deviation=deviation, samples=samples)
 
-    def init(key: Key, x: PyTree) -> EpisodicState:
-        return EpisodicState(uncertain(begin(adapter, None, key, x), deviation), (), ())
+    def init(key: Key, x: PyTree) -> BeliefState:
+        return BeliefState(*init_belief(adapter, deviation, key, x), ())
 
     def observe(
-        state: EpisodicState, batch: Batch, *, task: Array, first_pass: Array, key: Key
-    ) -> tuple[EpisodicState, Metrics]:
-        unlabelled = example_batch(batch.x)
-        slow, measured = learn(adapter, loss, state.slow, unlabelled, batch, key, rate=rate, samples=samples)
-        return state._replace(slow=slow), measured
+        state: BeliefState, batch: Batch, key: Key, *, context: Context | None = None
+    ) -> tuple[BeliefState, Metrics]:
+        belief, metrics = update_belief(
+            adapter, loss, state.belief, state.model_state, example_batch(batch.x), batch, key,
+            learning_rate=learning_rate, samples=samples,
+        )  # fmt: skip
+        return state._replace(belief=belief), metrics
 
-    def predict(state: EpisodicState, x: PyTree) -> PyTree:
-        fast = adapt(adapter, state.slow, state.slow.meta, example_batch(x))
-        return outputs_of(adapter, state.slow, state.slow.meta, fast, x)
+    def predict(state: BeliefState, x: PyTree) -> PyTree:
+        mean = state.belief.mean
+        fast = adapt_to_batch(adapter, mean, state.model_state, example_batch(x))
+        return outputs_of(adapter, mean, fast, state.model_state, x)
 
     return Online(init, observe, predict)

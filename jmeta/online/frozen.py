@@ -1,4 +1,4 @@
-"""A pre-trained adapter on a stream: it adapts anew to every batch, and what it starts from stays.
+"""A pre-trained adapter on a stream: it adapts anew to every batch, and its initial weights stay fixed.
 
 "MAML" and "ANIL" of Caccia et al., Online Fast Adaptation and Knowledge Accumulation, NeurIPS 2020.
 """
@@ -6,36 +6,38 @@
 from __future__ import annotations
 
 from jmeta.online.episodic import (
-    BatchLoss,
     EpisodicState,
-    adapt,
-    begin,
-    blank,
+    adapt_to_batch,
+    init_slow,
     outputs_of,
     score,
+    zeros_like_result,
 )
-from jmeta.online.state import example_batch
-from jmeta.types import Adapter, Array, Batch, Key, Metrics, Online, PyTree
+from jmeta.online.sgd_state import example_batch
+from jmeta.types import Adapter, Batch, BatchLoss, Context, Key, Metrics, Online, PyTree
 
 
 def frozen(adapter: Adapter, loss: BatchLoss) -> Online:
-    """phi_t = adapt(theta, D_t), which predicts the next batch; theta never changes.
+    """Predict each batch with phi_t = adapt(theta, D_t) of the batch before it; theta never changes.
 
-    Any adapter will do. Before the first batch all fast weights are zero, and so are the logits.
+    Works with any adapter. Before the first batch all fast weights are zero, and so are the logits.
     """
 
     def init(key: Key, x: PyTree) -> EpisodicState:
-        slow = begin(adapter, None, key, x)
-        fast = blank(lambda: adapt(adapter, slow, slow.meta, example_batch(x)))
+        slow = init_slow(adapter, None, key, x)
+        fast = zeros_like_result(
+            lambda: adapt_to_batch(adapter, slow.meta, slow.model_state, example_batch(x))
+        )
         return EpisodicState(slow, fast, ())
 
     def observe(
-        state: EpisodicState, batch: Batch, *, task: Array, first_pass: Array, key: Key
+        state: EpisodicState, batch: Batch, key: Key, *, context: Context | None = None
     ) -> tuple[EpisodicState, Metrics]:
-        measured = score(loss, predict(state, batch.x), batch)
-        return state._replace(fast=adapt(adapter, state.slow, state.slow.meta, batch)), measured
+        metrics = score(loss, predict(state, batch.x), batch)
+        fast = adapt_to_batch(adapter, state.slow.meta, state.slow.model_state, batch)
+        return state._replace(fast=fast), metrics
 
     def predict(state: EpisodicState, x: PyTree) -> PyTree:
-        return outputs_of(adapter, state.slow, state.slow.meta, state.fast, x)
+        return outputs_of(adapter, state.slow.meta, state.fast, state.slow.model_state, x)
 
     return Online(init, observe, predict)

@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jmeta.online.meta_replay import meta_replay
-from jmeta.online.state import descend, require
-from jmeta.types import Array, Batch, Model, Online, PyTree
+from jmeta.online.sgd_state import descend, require_positive
+from jmeta.types import BatchLoss, Model, Online, PyTree
 
 
 def la_maml(
     model: Model,
-    loss: Callable[[PyTree, Batch], Array],
+    loss: BatchLoss,
     *,
     initial_rate: float = 0.15,
     rate_learning_rate: float = 0.3,
     learning_rate: float | None = None,
     **options: Any,
 ) -> Online:
-    """La-MAML: inner steps with rates max(alpha, 0), the alpha moved first, then the weights.
+    """Take inner steps with rates max(alpha, 0), then update alpha, and then the weights.
 
         alpha <- alpha - rate_learning_rate * clip(dL / d alpha)
         theta <- theta - max(alpha, 0) * clip(dL / d theta)      asynchronous: with the new alpha
         theta <- theta - learning_rate * clip(dL / d theta)      synchronous (`la_maml_sync`)
 
-    A rate that is not positive has no gradient, and holds its weight still from then on.
+    A rate that is not positive has no gradient, and freezes its weight from then on.
 
     Args:
       model, loss: the network and `loss(outputs, batch)`.
-      initial_rate: alpha at first, for every weight.
-      rate_learning_rate: of alpha.
-      learning_rate: of the weights in the synchronous update; None for the asynchronous one.
-      **options: `glances`, `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of
+      initial_rate: initial alpha of every weight.
+      rate_learning_rate: step size of alpha.
+      learning_rate: step size of the weights in the synchronous update; None for the asynchronous one.
+      **options: `glances`, `capacity`, `replay`, `clip_norm`, `meta_loss`, `ahead` of
         `jmeta.online.meta_replay.meta_replay`.
 
     Raises:
-      ValueError: for settings that mean nothing.
+      ValueError: for settings out of range.
     """
-    require("la_maml", initial_rate=initial_rate)
+    require_positive("la_maml", initial_rate=initial_rate)
     if learning_rate is not None:
-        require("la_maml", learning_rate=learning_rate)
+        require_positive("la_maml", learning_rate=learning_rate)
 
     def update(params: PyTree, alpha: PyTree, grads: PyTree, alpha_grads: PyTree) -> tuple[PyTree, PyTree]:
         alpha = descend(alpha, rate_learning_rate, alpha_grads)
@@ -61,9 +60,7 @@ def la_maml(
     )
 
 
-def la_maml_sync(
-    model: Model, loss: Callable[[PyTree, Batch], Array], *, learning_rate: float = 0.1, **options: Any
-) -> Online:
-    """Synchronous La-MAML: the weights move by one `learning_rate`, not by the learned ones, which are of the
-    inner steps alone. `options` are those of `la_maml`."""
+def la_maml_sync(model: Model, loss: BatchLoss, *, learning_rate: float = 0.1, **options: Any) -> Online:
+    """Run synchronous La-MAML: the weights move by one `learning_rate`, and the learned rates serve the inner
+    steps alone. `options` are those of `la_maml`."""
     return la_maml(model, loss, learning_rate=learning_rate, **options)

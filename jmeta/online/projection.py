@@ -1,4 +1,4 @@
-"""GEM's projection: the closest gradient that does not raise the loss on any task of the past."""
+"""GEM's projection: the closest gradient that does not raise the loss on any past task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jmeta.types import Array, PyTree
 
 
 class Rows(NamedTuple):
-    """Gradients of several tasks as the rows of a matrix A that need not exist.
+    """Gradients of several tasks as the rows of a matrix A that need not be stored.
 
     `along(gradient) -> A g` [task], `gram() -> A A'` [task, task] and `combine(v) -> A'v`, a tree like the
     gradient, for v [task].
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(matrix: Array, unravel: Callable[[Array], PyTree]) -> Rows:
-    """The rows of a matrix [task, parameter] that does exist; `unravel` makes a tree of one row."""
+    """Make `Rows` of a matrix [task, parameter] that is stored; `unravel` makes a tree of one row."""
     return Rows(
         lambda gradient: matrix @ ravel_pytree(gradient)[0],
         lambda: matrix @ matrix.T,
@@ -36,18 +36,18 @@ def rows_of(matrix: Array, unravel: Callable[[Array], PyTree]) -> Rows:
 def project(
     gradient: PyTree, past: Rows, active: Array, *, margin: Array | float = 0.0, ridge: float = 1e-3
 ) -> PyTree:
-    """The gradient changed by as little as makes its product with every past gradient at least the margin's.
+    """Find the closest gradient that does not conflict with any past gradient.
 
     Solves the dual of eq. 11 of Lopez-Paz & Ranzato (2017), min_v v'(A A' + ridge) v / 2 + (A g)'v over
-    v >= margin with the past gradients as rows of A, and returns g + A'v. Where no product is negative the
-    gradient is returned as it is, whatever the margin, as in the published code.
+    v >= margin with the past gradients as rows of A, and returns g + A'v. If no product A g is negative, the
+    gradient is returned unchanged, whatever the margin, as in the published code.
 
     Args:
       gradient: g, any tree.
       past: A, a row for each task.
-      active: [task] bool, which rows count.
+      active: [task] bool, the rows that count.
       margin: least multiplier of each active row.
-      ridge: added to the diagonal of A A'; the published code's.
+      ridge: added to the diagonal of A A'; the default is the published code's.
     """
     products = jnp.where(active, past.along(gradient), 0)
 
@@ -63,11 +63,11 @@ def project(
 
 
 def nonnegative_quadratic(matrix: Array, linear: Array) -> Array:
-    """The minimiser [n] of u'Mu / 2 + q'u over u >= 0, for M [n, n] positive definite and q [n].
+    """Minimize u'Mu / 2 + q'u over u >= 0 [n], for M [n, n] positive definite and q [n].
 
-    Block principal pivoting (Portugal, Judice & Vicente 1994): the coordinates whose sign is wrong change
-    sides, all at once as long as they grow fewer and one at a time when they do not, which ends at the
-    solution after finitely many exact solves.
+    Block principal pivoting (Portugal, Judice & Vicente 1994): the coordinates of the wrong sign change
+    sides, all at once while their number falls and one at a time when it does not, which reaches the solution
+    after finitely many exact solves.
     """
     size = linear.shape[0]
     tolerance = 10 * jnp.finfo(matrix.dtype).eps
@@ -99,5 +99,5 @@ def nonnegative_quadratic(matrix: Array, linear: Array) -> Array:
 
     free = jnp.zeros(size, bool)
     u = jnp.zeros_like(linear)
-    begin = (free, wrong_sides(free, u), u, jnp.asarray(size + 1), jnp.asarray(3), jnp.asarray(0))
-    return jnp.maximum(jax.lax.while_loop(unfinished, pivot, begin)[2], 0)
+    start = (free, wrong_sides(free, u), u, jnp.asarray(size + 1), jnp.asarray(3), jnp.asarray(0))
+    return jnp.maximum(jax.lax.while_loop(unfinished, pivot, start)[2], 0)

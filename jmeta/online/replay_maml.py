@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jmeta.online.meta_replay import meta_replay
-from jmeta.online.state import descend, require
-from jmeta.types import Array, Batch, Model, Online, PyTree
+from jmeta.online.sgd_state import descend, require_positive
+from jmeta.types import BatchLoss, Model, Online, PyTree
 
 
 def replay_maml(
     model: Model,
-    loss: Callable[[PyTree, Batch], Array],
+    loss: BatchLoss,
     *,
     inner_rate: float = 0.1,
     learning_rate: float = 0.1,
     **options: Any,
 ) -> Online:
-    """Inner steps of size `inner_rate`, then theta <- theta - learning_rate * clip(dL / d theta).
+    """Take inner steps of size `inner_rate`, then update theta <- theta - learning_rate * clip(dL / d theta).
 
-    Not to be taken for the continual-MAML of OSAKA, which has no replay. The `options` are `glances`,
-    `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of `jmeta.online.meta_replay.meta_replay`. Raises
-    ValueError for settings that mean nothing.
+    Do not confuse it with the continual MAML of OSAKA, which has no replay. The `options` are `glances`,
+    `capacity`, `replay`, `clip_norm`, `meta_loss`, `ahead` of `jmeta.online.meta_replay.meta_replay`. Raises
+    ValueError for settings out of range.
     """
-    require("replay_maml", inner_rate=inner_rate, learning_rate=learning_rate)
+    require_positive("replay_maml", inner_rate=inner_rate, learning_rate=learning_rate)
 
     def rates(learned: PyTree, params: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, inner_rate), params)

@@ -1,4 +1,8 @@
-"""A replay buffer that holds a uniform sample of all examples so far (Vitter 1985, algorithm R)."""
+"""A replay buffer that holds a uniform sample of all examples so far (Vitter 1985, algorithm R).
+
+Deviations. The n-th example is taken with probability N / n for N slots; the released code of La-MAML has N /
+(n + 1).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ class Reservoir(NamedTuple):
     seen: Array
 
 
-def empty(capacity: int, batch: Batch) -> Reservoir:
-    """A reservoir of `capacity` slots for examples like those of `batch`.
+def empty_reservoir(capacity: int, batch: Batch) -> Reservoir:
+    """Make a reservoir of `capacity` slots for examples like those of `batch`.
 
     Raises ValueError for a capacity below 1.
     """
@@ -34,13 +38,10 @@ def empty(capacity: int, batch: Batch) -> Reservoir:
     return Reservoir(x, y, jnp.zeros((), jnp.int32))
 
 
-def filled(reservoir: Reservoir) -> Array:
-    """Number of slots that hold an example, []."""
-    return jnp.minimum(reservoir.seen, _capacity(reservoir))
-
-
-def add(reservoir: Reservoir, batch: Batch, key: Key, *, accept: Array | bool = True) -> Reservoir:
-    """The reservoir after the examples of `batch`, one after another; unchanged where `accept` [] is false.
+def add_to_reservoir(
+    reservoir: Reservoir, batch: Batch, key: Key, *, accept: Array | bool = True
+) -> Reservoir:
+    """Offer the examples of `batch` to the reservoir, one after another, unless `accept` [] is false.
 
     The n-th example of all goes into the next free slot, or with probability capacity / n into a random one,
     so that every subset of the examples so far is equally likely to be held.
@@ -60,12 +61,12 @@ def add(reservoir: Reservoir, batch: Batch, key: Key, *, accept: Array | bool = 
     return Reservoir(x, y, reservoir.seen + jnp.where(accept, count, 0).astype(jnp.int32))
 
 
-def draw(reservoir: Reservoir, count: int, key: Key) -> Batch:
-    """`count` examples, each uniform over what is held (with replacement).
+def draw_from_reservoir(reservoir: Reservoir, count: int, key: Key) -> Batch:
+    """Draw `count` examples, each uniform over those that are held (with replacement).
 
-    Where fewer are held, only so many are real and the rest is masked, as in the published code.
+    If fewer are held, only that many are real and the rest is masked, as in the published code.
     """
-    held = filled(reservoir)
+    held = jnp.minimum(reservoir.seen, _capacity(reservoir))
     slot = jax.random.randint(key, (count,), 0, jnp.maximum(held, 1))
     x, y = jax.tree.map(lambda leaf: leaf[slot], (reservoir.x, reservoir.y))
     return Batch(x, y, (jnp.arange(count) < held).astype(jnp.float32))

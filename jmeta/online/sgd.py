@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 
-from jmeta.online.state import OnlineState, descend, init_params, loss_of, predictor, require
-from jmeta.types import Array, Batch, Key, Metrics, Model, Online, PyTree
+from jmeta.online.sgd_state import (
+    OnlineState,
+    descend,
+    init_params,
+    params_loss,
+    predictor,
+    require_positive,
+)
+from jmeta.types import Batch, BatchLoss, Context, Key, Metrics, Model, Online, PyTree
 
 
-def sgd(model: Model, loss: Callable[[PyTree, Batch], Array], *, learning_rate: float = 0.0003) -> Online:
-    """theta <- theta - learning_rate * the gradient of `loss(outputs, batch)` on each batch.
+def online_sgd(model: Model, loss: BatchLoss, *, learning_rate: float = 0.0003) -> Online:
+    """Update theta <- theta - learning_rate * the gradient of `loss(outputs, batch)` on each batch.
 
     The baseline of Riemer et al. 2019. Raises ValueError for a rate that is not positive.
     """
-    require("sgd", learning_rate=learning_rate)
-    measure = loss_of(model, loss)
+    require_positive("sgd", learning_rate=learning_rate)
+    batch_loss = params_loss(model, loss)
 
     def init(key: Key, x: PyTree) -> OnlineState:
         return OnlineState(init_params(model, key, x), (), ())
 
     def observe(
-        state: OnlineState, batch: Batch, *, task: Array, first_pass: Array, key: Key
+        state: OnlineState, batch: Batch, key: Key, *, context: Context | None = None
     ) -> tuple[OnlineState, Metrics]:
-        value, grads = jax.value_and_grad(measure)(state.params, batch)
+        value, grads = jax.value_and_grad(batch_loss)(state.params, batch)
         return state._replace(params=descend(state.params, learning_rate, grads)), {"loss": value}
 
     return Online(init, observe, predictor(model))

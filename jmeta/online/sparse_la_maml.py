@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jmeta.online.meta_replay import meta_replay
-from jmeta.online.state import descend, require
+from jmeta.online.sgd_state import descend, require_positive
 from jmeta.rules.masks import straight_through
-from jmeta.types import Array, Batch, Model, Online, PyTree
+from jmeta.types import BatchLoss, Model, Online, PyTree
 
 
 def sparse_la_maml(
     model: Model,
-    loss: Callable[[PyTree, Batch], Array],
+    loss: BatchLoss,
     *,
     rate: float = 0.1,
     mask_learning_rate: float = 0.3,
     initial_score: float = 0.05,
     **options: Any,
 ) -> Online:
-    """La-MAML with one fixed rate and a mask 1[m >= 0] in the place of learned rates, inside and outside.
+    """Run La-MAML with one fixed rate and a mask 1[m >= 0] in place of learned rates, in both loops.
 
         m <- m - mask_learning_rate * clip(dL / dm), straight through the mask
         theta <- theta - rate * 1[m >= 0] * clip(dL / d theta), with the new m
 
-    A weight whose mask is 0 does not move at all, but its score has a gradient and it can come back.
+    A weight whose mask is 0 does not move at all, but its score has a gradient, so that it can recover.
 
     Args:
       model, loss: the network and `loss(outputs, batch)`.
-      rate: of the inner steps and of the weights.
-      mask_learning_rate: of the scores m.
-      initial_score: m at first, for every weight: all of them plastic where it is positive.
-      **options: `glances`, `capacity`, `replay`, `clip`, `meta_loss`, `ahead` of
+      rate: step size of the inner steps and of the weights.
+      mask_learning_rate: step size of the scores m.
+      initial_score: initial m of every weight; if it is positive, all weights are plastic at first.
+      **options: `glances`, `capacity`, `replay`, `clip_norm`, `meta_loss`, `ahead` of
         `jmeta.online.meta_replay.meta_replay`.
 
     Raises:
-      ValueError: for settings that mean nothing.
+      ValueError: for settings out of range.
     """
-    require("sparse_la_maml", rate=rate)
+    require_positive("sparse_la_maml", rate=rate)
 
     def rates(scores: PyTree, params: PyTree) -> PyTree:
         return jax.tree.map(lambda m: jnp.asarray(rate, m.dtype) * straight_through(m), scores)

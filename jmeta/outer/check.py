@@ -1,4 +1,4 @@
-"""One abstract evaluation of a learner's step, so that a misfit becomes one sentence."""
+"""One abstract evaluation of a learner's step, so that any mismatch is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmeta.checks import require_same
-from jmeta.outer.play import adapt_and_predict
+from jmeta.outer.episode import adapt_and_predict
+from jmeta.tree import require_same
 from jmeta.types import Adapter, PyTree, Task
 
 
 def check_step(
     adapter: Adapter, objective: Callable[..., tuple], meta: PyTree, model_state: PyTree, task: Task
 ) -> None:
-    """Raise ValueError in one sentence where one task cannot be played; nothing is computed.
+    """Raise ValueError in one sentence if a task cannot be run; nothing is computed.
 
     Args:
       adapter: the adaptation algorithm.
       objective: `(meta, model_state, task, key) -> (loss, (model_state, metrics))`.
       meta, model_state: as `adapter.init` returned them.
-      task: one episode; where its labels are concrete their range is checked against the outputs.
+      task: one episode; if its labels are concrete, their range is checked against the outputs.
     """
     key = jax.random.key(0)
     for name, batch in task._asdict().items():
@@ -39,14 +39,14 @@ def check_step(
             adapter, meta, state, task.support, query.x, key, train=True, mask=query.mask
         )[0]
 
-    outputs = _abstractly("the adapter cannot play the task", outputs_of, meta, model_state, task)
+    outputs = _abstractly("the adapter cannot run the task", outputs_of, meta, model_state, task)
     _check_labels(outputs, task)
     check_objective(objective, meta, model_state, task)
 
 
 def check_objective(objective: Callable[..., tuple], meta: PyTree, model_state: PyTree, task: PyTree) -> None:
-    """Raise ValueError in one sentence where the loss of a task or stream, its metrics or the model state do
-    not fit; nothing is computed."""
+    """Raise ValueError in one sentence if the loss of a task or stream, its metrics or the model state do not
+    fit; nothing is computed."""
     key = jax.random.key(0)
     loss, (state, metrics) = _abstractly(
         "the loss or the metrics fail", objective, meta, model_state, task, key
@@ -61,18 +61,18 @@ def check_objective(objective: Callable[..., tuple], meta: PyTree, model_state: 
     require_same("learner: the model state", model_state, state)
 
 
-def _abstractly(what: str, function: Callable, *arguments: PyTree) -> PyTree:
+def _abstractly(failure: str, function: Callable, *arguments: PyTree) -> PyTree:
     try:
         return jax.eval_shape(function, *arguments)
     except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         reason = next(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
-        raise ValueError(f"learner: {what}: {reason}") from error
+        raise ValueError(f"learner: {failure}: {reason}") from error
 
 
 def _check_labels(outputs: PyTree, task: Task) -> None:
-    """Integer labels must lie in 0..way-1 of logits [example, way]."""
+    """Raise ValueError for integer labels outside 0..way-1 of logits [example, way]."""
     for name, batch in task._asdict().items():
         y = batch.y
         if not (hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)) or isinstance(

@@ -20,25 +20,27 @@ _PACKAGES = ("jmeta", "jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkp
 
 
 class CheckpointError(ValueError):
-    """No checkpoint of a directory can be used; the message is one line: what is wrong, where, what to do."""
+    """Raised if no checkpoint of a directory can be used; the message is one line: the reason, the place and
+    the remedy."""
 
 
 class IdentityError(CheckpointError):
-    """The checkpoints belong to a run with other settings; the message names each that differs."""
+    """Raised if the checkpoints belong to a run with other settings; the message names each difference."""
 
 
 class Checkpoints:
     """The checkpoints of one run under `directory`, numbered by step.
 
-    The last two are kept and, of the steps that were validated, the best. A checkpoint is a LearnerState and
-    `meta`, a dictionary for JSON in which `fit` keeps what it knows beside the state. What a kill left half
-    written is ignored and removed. Across processes every process makes every call.
+    The last two are preserved, and the best one among the validated steps. A checkpoint is a LearnerState and
+    `meta`, a dictionary for JSON with the records of `fit` beside the state. Checkpoints that a kill left
+    incomplete are ignored and removed. Across processes every process makes every call.
 
     Args:
-      directory: made if missing.
+      directory: created if missing.
       identity: the settings that change the run's numbers, by name; plain values.
-      surroundings: what else a change of is worth a warning, such as the code's commit; plain values.
-      say: is called with one line for people (warnings, where a run goes on), by default on standard error.
+      surroundings: extra facts whose change triggers a warning, such as the code's commit; plain values.
+      say: called with one line for people (warnings, the step that a run resumes from), by default printed on
+        standard error.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Checkpoints:
 
     @classmethod
     def reader(cls, directory: str | Path) -> Checkpoints:
-        """The checkpoints of a run of any identity, to read; FileNotFoundError where there are none."""
+        """Open the checkpoints of a run of any identity to read them; FileNotFoundError if there are none."""
         self = cls.__new__(cls)
         self.directory, self.identity = Path(directory).absolute(), None
         self._surroundings, self._say = {}, _to_standard_error
@@ -71,12 +73,12 @@ class Checkpoints:
         return self
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, None where there is none."""
+        """Return the step of the newest complete checkpoint, None if there is none."""
         self.wait()
         return self._manager.latest_step()
 
     def check_identity(self) -> None:
-        """Raise IdentityError where the checkpoints are of another identity; warn of other versions."""
+        """Raise IdentityError if the checkpoints have another identity; warn if versions differ."""
         meta = self._newest_meta()
         if meta is None or self.identity is None:
             return
@@ -92,7 +94,7 @@ class Checkpoints:
                 "give its settings or another directory"
             )
         before = meta["surroundings"]
-        for name, version in self._around().items():
+        for name, version in self._all_surroundings().items():
             if name in before and version != before[name]:
                 self._say(f"{self.directory}: written with {name} {before[name]}, this is {name} {version}")
 
@@ -100,25 +102,25 @@ class Checkpoints:
         """Write a checkpoint in the background; `state` may be donated as soon as this returns.
 
         The steps that `meta["best"]["step"]` and `meta["regular"]["step"]` name, one or one for each seed,
-        are kept beside it. A step that exists is left as it is.
+        are preserved beside it. A step that exists is left unchanged.
         """
         import orbax.checkpoint as ocp
 
         best = [*best_steps(meta.get("best")), *best_steps(meta.get("regular"))]
-        meta = {"identity": self.identity, "surroundings": self._around(), **meta}
+        meta = {"identity": self.identity, "surroundings": self._all_surroundings(), **meta}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=parts, metrics={"best": best})
 
     def restore(self, target: LearnerState) -> tuple[int, LearnerState, Meta] | None:
-        """The newest checkpoint that can be read, as (step, state, meta); None where there is none.
+        """Restore the newest checkpoint that can be read, as (step, state, meta); None if there is none.
 
         Args:
           target: a state of the same structure, of arrays or `jax.ShapeDtypeStruct`s; the result has its
             shardings, whatever number of devices wrote it.
 
-        Damaged checkpoints newer than the one returned are passed over with a warning, and removed so that
-        their steps can be written again (a `reader` removes nothing). Raises IdentityError for
-        checkpoints of another identity and CheckpointError where none can be read.
+        Damaged checkpoints that are newer than the returned one are skipped with a warning, and removed so
+        that their steps can be written again (a `reader` removes nothing). Raises IdentityError for
+        checkpoints of another identity and CheckpointError if none can be read.
         """
         self.check_identity()
         damaged: dict[int, Exception] = {}
@@ -128,26 +130,26 @@ class Checkpoints:
             except Exception as error:  # orbax and tensorstore raise whatever the damage leads to
                 damaged[step] = error
                 continue
-            for bad, why in damaged.items():
-                self._say(f"{self.directory / str(bad)} is damaged ({_first_line(why)}); passed over")
+            for bad, reason in damaged.items():
+                self._say(f"{self.directory / str(bad)} is damaged ({_first_line(reason)}); skipped")
                 if self.identity is not None:  # a reader touches nothing of another run
                     self._manager.delete(bad)
             if self.identity is not None:
                 self._say(f"continuing from step {step} in {self.directory}")
             return step, state, meta
         if damaged:
-            step, why = next(iter(damaged.items()))
+            step, reason = next(iter(damaged.items()))
             raise CheckpointError(
                 f"{self.directory}: none of {len(damaged)} checkpoints can be read, the newest ({step}) "
-                f"because {_first_line(why)}; remove them to start anew"
-            ) from why
+                f"because {_first_line(reason)}; remove them to start anew"
+            ) from reason
         return None
 
     def restore_best(self, target: LearnerState) -> LearnerState:
-        """The best state by validation, or the newest where none was validated; `target` as for `restore`.
+        """Restore the best state by validation, or the newest if none was validated.
 
-        Of seeds side by side, each seed's own best.
-        Raises FileNotFoundError where there is no checkpoint.
+        With several seeds, each seed has its own best. `target` is as for `restore`. Raises FileNotFoundError
+        if there is no checkpoint.
         """
         meta = self._newest_meta()
         if meta is None:
@@ -157,23 +159,23 @@ class Checkpoints:
             try:
                 states = {step: self._read(step, target)[0] for step in set(best)}
             except Exception as error:
-                self._say(f"{self.directory}: of {best}, the best, one is damaged ({_first_line(error)})")
+                self._say(f"{self.directory}: one of {best}, the best, is damaged ({_first_line(error)})")
             else:
                 per_seed = isinstance(meta["best"]["step"], list)
                 return choose_seeds([states[step] for step in best]) if per_seed else states[best[0]]
-        found = self.restore(target)
-        assert found is not None
-        return found[1]
+        restored = self.restore(target)
+        assert restored is not None
+        return restored[1]
 
     def wait(self) -> None:
-        """Until what `save` began is on disk."""
+        """Wait until all checkpoints that `save` has started are on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Finish writing."""
         self._manager.close()
 
-    def _around(self) -> Meta:
+    def _all_surroundings(self) -> Meta:
         return {**_surroundings(), **self._surroundings}
 
     def _steps(self) -> list[int]:
@@ -181,7 +183,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _newest_meta(self) -> Meta | None:
-        """Of the newest checkpoint where it can be read."""
+        """Read the `meta` of the newest checkpoint that can be read."""
         import orbax.checkpoint as ocp
 
         for step in self._steps():
@@ -197,8 +199,8 @@ class Checkpoints:
         parts = ocp.args.Composite(
             state=ocp.args.StandardRestore(_placed(target)), meta=ocp.args.JsonRestore()
         )
-        found = self._manager.restore(step, args=parts)
-        return found.state, found.meta
+        restored = self._manager.restore(step, args=parts)
+        return restored.state, restored.meta
 
 
 def _manager(directory: Path, *, writes: bool) -> Any:
@@ -209,7 +211,7 @@ def _manager(directory: Path, *, writes: bool) -> Any:
         create=writes,
         cleanup_tmp_directories=writes,
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), _NamedBest()]),
-        best_fn=lambda metrics: 0.0,  # orbax keeps metrics only where they rank; the policy reads them
+        best_fn=lambda metrics: 0.0,  # orbax stores metrics only if they rank; the policy reads them
     )
     return ocp.CheckpointManager(directory, options=options)
 
@@ -224,13 +226,13 @@ class _NamedBest:
 
 
 def best_steps(best: Mapping[str, Any] | None) -> list[int]:
-    """The step, or the step for each seed, of what `fit` says is the best; [] where nothing was validated."""
+    """List the step of the best validation, or of each seed's; [] if nothing was validated."""
     step = best["step"] if best else []
     return step if isinstance(step, list) else [step]
 
 
 def _placed(target: PyTree) -> PyTree:
-    """Abstract leaves with a sharding: their own, or this process's first device."""
+    """Make the leaves abstract, with a sharding: their own, or this process's first device."""
     here = SingleDeviceSharding(jax.local_devices()[0])
 
     def place(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -240,7 +242,7 @@ def _placed(target: PyTree) -> PyTree:
 
 
 def _surroundings() -> Meta:
-    """What may change between the parts of a run and can change its last bits."""
+    """List the facts that may differ between the parts of a run and can change its last bits."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "platform": jax.default_backend(), "device count": jax.device_count()}
 

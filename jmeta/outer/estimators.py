@@ -1,4 +1,4 @@
-"""Outer gradients of one task other than that of its query loss; for `learner(task_grad=...)`."""
+"""Outer gradients of one task that are not the gradient of its query loss, for `learner(task_grad=...)`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from jmeta.types import Array, Key, PyTree, Task
 
 
-def clamped(limit: float, *, within: str | None = None) -> Callable[..., Any]:
-    """Each task's gradient clamped elementwise to [-limit, limit] before tasks are reduced.
+def clip_task_gradients(limit: float, *, within: str | None = None) -> Callable[..., Any]:
+    """Clip each task's gradient elementwise to [-limit, limit] before tasks are reduced.
 
-    Finn et al.'s and Huisman et al.'s code clamp so; the latter the initial weights' gradient alone:
-    within="params" clamps the entry of that name of the meta-parameters. Raises ValueError for a limit that
-    is not positive; at work, for meta-parameters without such an entry.
+    As in the code of Finn et al. and of Huisman et al.; the latter clips the gradient of the initial weights
+    alone: within="params" clips only the entry of that name of the meta-parameters. Raises ValueError for a
+    limit that is not positive and, when it is called, for meta-parameters without such an entry.
     """
     if not limit > 0:
-        raise ValueError(f"clamped: limit={limit}; expected a positive number")
+        raise ValueError(f"clip_task_gradients: limit={limit}; expected a positive number")
 
-    def clamp(tree: PyTree) -> PyTree:
+    def clip(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.clip(leaf, -limit, limit), tree)
 
     def task_grad(
@@ -29,11 +29,10 @@ def clamped(limit: float, *, within: str | None = None) -> Callable[..., Any]:
     ) -> tuple[tuple[Array, PyTree], PyTree]:
         value, gradient = jax.value_and_grad(objective, has_aux=True)(meta, state, task, key)
         if within is None:
-            return value, clamp(gradient)
+            return value, clip(gradient)
         if within not in gradient:
-            raise ValueError(
-                f"clamped: within={within!r}; the meta-parameters are {', '.join(map(repr, gradient))}"
-            )
-        return value, {**gradient, within: clamp(gradient[within])}
+            entries = ", ".join(map(repr, gradient))
+            raise ValueError(f"clip_task_gradients: within={within!r}; the meta-parameters are {entries}")
+        return value, {**gradient, within: clip(gradient[within])}
 
     return task_grad

@@ -21,37 +21,37 @@ def evaluate(
     key: Key,
     batch: int = 50,
 ) -> dict[str, np.ndarray]:
-    """Per-task metrics of `num_tasks` tasks that depend on `key` and the task's index alone.
+    """Compute the metrics of `num_tasks` tasks, which depend on `key` and the task's index alone.
 
     Args:
-      learner: whose `evaluate` plays the tasks.
+      learner: the learner whose `evaluate` runs the tasks.
       state: the learned state.
       sampler: `key -> Task`; a pytree (`jax.tree_util.Partial`), so that its data is an argument. Or the
-        tasks themselves, as one `Task` whose leaves lead with [task].
-      num_tasks: how many tasks.
-      key: the typed key they are drawn from.
-      batch: tasks played at a time; the numbers do not depend on it.
+        tasks themselves, as one `Task` with a leading axis [task].
+      num_tasks: number of tasks.
+      key: the typed key that they are drawn from.
+      batch: number of tasks to run at a time; the numbers do not depend on it.
 
     Returns:
-      {metric: [task]}; summarise each with `jmeta.summarise`.
+      {metric: [task]}; summarize each with `jmeta.summarize`.
 
     Raises:
-      ValueError: for fewer than one task, and for more than are given.
+      ValueError: for fewer than one task, and for more tasks than there are.
     """
     if num_tasks < 1:
         raise ValueError(f"evaluate: num_tasks={num_tasks}; expected at least 1")
-    if not callable(sampler) and num_tasks > (given := jax.tree.leaves(sampler)[0].shape[0]):
-        raise ValueError(f"evaluate: num_tasks={num_tasks}; {given} are given")
+    if not callable(sampler) and num_tasks > (available := jax.tree.leaves(sampler)[0].shape[0]):
+        raise ValueError(f"evaluate: num_tasks={num_tasks}; there are {available}")
     batch = min(batch, num_tasks)
-    played = [
-        jax.device_get(_play(learner, state, sampler, key, jnp.int32(start), batch))
+    parts = [
+        jax.device_get(_evaluate_batch(learner, state, sampler, key, jnp.int32(start), batch))
         for start in range(0, num_tasks, batch)
     ]
-    return {name: np.concatenate([part[name] for part in played])[:num_tasks] for name in played[0]}
+    return {name: np.concatenate([part[name] for part in parts])[:num_tasks] for name in parts[0]}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _play(
+def _evaluate_batch(
     learner: Learner,
     state: LearnerState,
     sampler: Callable[[Key], Task] | Task,

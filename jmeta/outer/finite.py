@@ -1,4 +1,4 @@
-"""Numbers that are not finite end a run, with one line that says where and what to go back to."""
+"""Non-finite numbers end a run, with one line that names the step, the quantity and a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from jmeta.types import Array, LearnerState
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, a gradient or a parameter is not finite, or a flow did not finish; the message is one line."""
+    """Raised, with a one-line message, if a loss, a gradient or a parameter is not finite, or if a flow did
+    not finish."""
 
 
 def all_finite(state: LearnerState) -> dict[str, Array]:
-    """Of each floating leaf of the learned state, by path, whether all of it is finite."""
+    """Test every floating leaf of the learned state: {path: true if all of the leaf is finite}."""
     learned = {"meta": state.meta, "model_state": state.model_state}
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): jnp.isfinite(leaf).all()
@@ -36,17 +37,17 @@ def check_steps(
     *,
     allow: bool = False,
 ) -> None:
-    """Raise NonFiniteError for the first of a dispatch's steps that went wrong.
+    """Raise NonFiniteError for the first step of a dispatch that went wrong.
 
     Args:
-      measured: metrics [step of the dispatch], with [task] or [task, seed] after it; checked are those named
-        `..._ok`, which must be true, and the loss and the gradient norm unless `allow`.
-      finite: what `all_finite` says of the state after the dispatch.
+      measured: metrics [step of the dispatch], with [task] or [task, seed] after it; those named `..._ok`
+        must be true, and unless `allow` the loss and the gradient norm must be finite.
+      finite: the result of `all_finite` for the state after the dispatch.
       start, count: the steps taken before and in the dispatch.
-      checkpoints: where the run could go back to.
+      checkpoints: the checkpoints that the run could go back to.
     """
     first: tuple[int, str, int] | None = None  # (step of the dispatch, quantity, task)
-    # Causes before effects: of what went wrong in the same step, the first is named.
+    # Causes before effects: if several quantities go wrong in the same step, the first is named.
     numbers = () if allow else ("loss", "gradient_norm")
     for name in [*(name for name in measured if name.endswith("_ok")), *numbers]:
         if name in measured:
@@ -57,30 +58,30 @@ def check_steps(
     if first is not None:
         index, name, task = first
         shape = measured[name][index].shape
-        what = _place(name, shape, task)
+        place = _place(name, shape, task)
         value = measured[name][index].reshape(-1)[task]
         if "horizon" in measured:
             horizons = np.broadcast_to(measured["horizon"][index], shape or measured["horizon"][index].shape)
-            what += f" (horizon {horizons.reshape(-1)[task]:.6g})"
-        raise NonFiniteError(f"step {start + index + 1}: {what} is {value}; {_advice(checkpoints)}")
-    for name, fine in finite.items():
-        if not fine:
+            place += f" (horizon {horizons.reshape(-1)[task]:.6g})"
+        raise NonFiniteError(f"step {start + index + 1}: {place} is {value}; {_advice(checkpoints)}")
+    for name, is_finite in finite.items():
+        if not is_finite:
             raise NonFiniteError(f"step {start + count}: {name} is not finite; {_advice(checkpoints)}")
 
 
 def check_validation(metrics: Mapping[str, Any], step: int, checkpoints: Checkpoints | None) -> None:
-    """Raise NonFiniteError where a mean over validation tasks (of each seed, where there are several) is not
-    finite, or an `..._ok` is not 1."""
+    """Raise NonFiniteError if a mean over validation tasks (of any seed, if there are several) is not finite,
+    or if an `..._ok` is not 1."""
     for name, value in metrics.items():
         if not np.isfinite(value).all() or (name.endswith("_ok") and np.min(value) < 1):
             raise NonFiniteError(f"step {step}: {name} of the validation is {value}; {_advice(checkpoints)}")
 
 
 def _place(name: str, shape: tuple[int, ...], index: int) -> str:
-    """Which of a metric's values [task], [task, seed] or [] (of the gradient norm: [seed]) `index` is."""
+    """Name the value `index` of a metric [task], [task, seed] or [] (of the gradient norm: [seed])."""
     axes = ("seed",) if name == "gradient_norm" else ("task", "seed")
-    found = [f"{axis} {where}" for axis, where in zip(axes, np.unravel_index(index, shape))]
-    return name + (f" of {', '.join(found)}" if found else "")
+    places = [f"{axis} {number}" for axis, number in zip(axes, np.unravel_index(index, shape))]
+    return name + (f" of {', '.join(places)}" if places else "")
 
 
 def _advice(checkpoints: Checkpoints | None) -> str:

@@ -1,4 +1,4 @@
-"""The outer loop's one step: play a batch of tasks, differentiate their mean loss, update."""
+"""One step of the outer loop: run a batch of tasks, differentiate their mean loss, update."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jmeta.adapters.plain import plain
-from jmeta.inner.recurrent import unroll_with_state
+from jmeta.inner.recurrent import unroll
 from jmeta.outer.check import check_objective, check_step
-from jmeta.outer.play import adapt_and_predict
+from jmeta.outer.episode import adapt_and_predict
 from jmeta.types import (
     Adapter,
     Array,
     Batch,
+    BatchLoss,
     Key,
     Learner,
     LearnerState,
@@ -33,14 +34,17 @@ from jmeta.types import (
 Objective = Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
 
 
-def play(
+def episodic_objective(
     adapter: Adapter,
-    loss: Callable[[PyTree, Batch], Array],
+    loss: BatchLoss,
     metrics: Callable[[PyTree, Batch], Metrics] | None,
     *,
     train: bool,
 ) -> Objective:
-    """One task from support to query: `(meta, state, task, key) -> (query loss, (state, metrics))`."""
+    """Make the objective of one task, from support to query set.
+
+    It maps `(meta, state, task, key)` to `(query loss, (state, metrics))`.
+    """
 
     def objective(meta: PyTree, state: PyTree, task: Task, key: Key) -> tuple[Array, tuple[PyTree, Metrics]]:
         outputs, state, info = adapt_and_predict(
@@ -53,21 +57,24 @@ def play(
     return objective
 
 
-def recall(
+def stream_objective(
     memory: Memory,
     loss: Callable[[PyTree, Stream], Array],
     metrics: Callable[[PyTree, Stream], Metrics] | None,
     *,
     train: bool,
-    remat_every: int | None,
-    truncate_every: int | None,
+    remat_every: int | None = None,
+    truncate_every: int | None = None,
 ) -> Objective:
-    """One stream from first to last step: `(meta, state, stream, key) -> (loss, (state, metrics))`."""
+    """Make the objective of one stream, from its first to its last step.
+
+    It maps `(meta, state, stream, key)` to `(loss, (state, metrics))`.
+    """
 
     def objective(
         meta: PyTree, state: PyTree, stream: Stream, key: Key
     ) -> tuple[Array, tuple[PyTree, Metrics]]:
-        outputs, _, state = unroll_with_state(
+        outputs, _, state = unroll(
             memory, meta, state, stream, remat_every=remat_every, truncate_every=truncate_every, train=train,
             key=key if train else None,
         )  # fmt: skip
@@ -92,23 +99,23 @@ def learner(
     remat_every: int | None = None,
     truncate_every: int | None = None,
 ) -> Learner:
-    """The outer loop around an adapter, a memory or a plain model.
+    """Make the outer loop around an adapter, a memory or a plain model.
 
     Args:
-      adapter: what adapts to a task; a `Model` is trained on the query sets as it is; of a `Memory` the tasks
-        are streams.
-      loss: `(outputs, query Batch) -> scalar`, the outer objective of one task; of a memory `(outputs,
-        Stream) -> scalar`, by default its own.
-      tx: the outer optimiser, any optax transformation.
+      adapter: the algorithm that adapts to a task; a `Model` is trained directly on the query sets; the tasks
+        of a `Memory` are streams.
+      loss: `(outputs, query Batch) -> scalar`, the outer objective of one task; for a memory `(outputs,
+        Stream) -> scalar`, its own if None.
+      tx: the outer optimizer, any optax transformation.
       metrics: `(outputs, query Batch) -> {name: scalar}`, reported beside the loss.
-      test_loss: the loss that `evaluate` reports where it is not `loss`, which may smooth labels, say.
+      test_loss: the loss that `evaluate` reports, `loss` if None (which may smooth labels, say).
       task_grad: replaces the gradient of the mean: `(objective, meta, state, task, key) ->
         ((loss, (state, metrics)), gradient)`, called per task and then reduced; for papers that clamp each
         task's gradient and for outer updates that are no gradient (Reptile).
       reduce: "mean" or "sum" of the task losses.
       mesh: shard the tasks over the axis `task` of this mesh (`jmeta.task_mesh()`).
-      chunk: play so many tasks at a time, in sequence, to bound memory; equal numbers.
-      remat_every, truncate_every: of a memory, see `jmeta.unroll`.
+      chunk: number of tasks to run at a time, in sequence, to bound memory; the numbers are equal.
+      remat_every, truncate_every: for a memory, see `jmeta.unroll`.
 
     Returns:
       `Learner`: `init(key, x)` with example inputs [example, ...] or, to have the whole step checked, a Task
@@ -128,16 +135,22 @@ def learner(
     devices = 1 if mesh is None else mesh.shape["task"]
     if chunk is not None and (chunk < 1 or chunk % devices):
         raise ValueError(f"learner: chunk={chunk}; expected a positive multiple of the {devices} device(s)")
+    objective: Callable[..., Objective]
     if isinstance(adapter, Memory):
-        periods = {"remat_every": remat_every, "truncate_every": truncate_every}
         loss = loss or adapter.loss
-        training = recall(adapter, loss, metrics, train=True, **periods)
-        testing = recall(adapter, test_loss or loss, metrics, train=False, **periods)
+        objective = functools.partial(
+            stream_objective,
+            adapter,
+            metrics=metrics,
+            remat_every=remat_every,
+            truncate_every=truncate_every,
+        )
     elif loss is None or remat_every or truncate_every:
-        raise ValueError("learner: an adapter needs a loss and has no stream to rematerialise or to truncate")
+        raise ValueError("learner: an adapter needs a loss and has no stream to rematerialize or to truncate")
     else:
-        training = play(adapter, loss, metrics, train=True)
-        testing = play(adapter, test_loss or loss, metrics, train=False)
+        objective = functools.partial(episodic_objective, adapter, metrics=metrics)
+    training = objective(loss=loss, train=True)
+    testing = objective(loss=test_loss or loss, train=False)
 
     def init(key: Key, x: PyTree) -> LearnerState:
         key_init, key_run = jax.random.split(key)
@@ -152,11 +165,11 @@ def learner(
     def gradient(
         state: LearnerState, tasks: Task, keys: Key, weights: Array
     ) -> tuple[tuple[PyTree, PyTree], Metrics]:
-        """Of the weighted sum over tasks: the gradient and the new model state; and each task's metrics."""
-        play_all = jax.vmap(training, (None, None, 0, 0))
+        """Differentiate the weighted sum over tasks; also return the model state and each task's metrics."""
+        all_tasks = jax.vmap(training, (None, None, 0, 0))
 
         def total(meta: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
-            values, aux = play_all(meta, state.model_state, tasks, keys)
+            values, aux = all_tasks(meta, state.model_state, tasks, keys)
             return (values * weights.astype(values.dtype)).sum(), aux
 
         if task_grad is None:
@@ -168,11 +181,14 @@ def learner(
         return (grads, _weighted(states, weights)), measured
 
     def step(state: LearnerState, tasks: Task) -> tuple[LearnerState, Metrics]:
+        # Split the tasks into parts, each with a key and a weight of its own
         count = _count(tasks)
         parts = _parts(tasks, jax.random.fold_in(state.key, state.step), chunk, mesh)
+        # Differentiate
         (grads, model_state), measured = _over_parts(functools.partial(gradient, state), parts)
         if reduce == "sum":
             grads = jax.tree.map(lambda g: g * count, grads)
+        # Update
         updates, opt = tx.update(grads, state.opt, state.meta)
         measured = _per_task(measured, count, mesh)
         measured["gradient_norm"] = optax.tree.norm(grads)
@@ -181,8 +197,8 @@ def learner(
 
     def evaluate(state: LearnerState, tasks: Task, first: Array | int = 0) -> Metrics:
         def measure(tasks: Task, keys: Key, weights: Array) -> tuple[tuple, Metrics]:
-            play_all = jax.vmap(testing, (None, None, 0, 0))
-            return (), play_all(state.meta, state.model_state, tasks, keys)[1][1]
+            all_tasks = jax.vmap(testing, (None, None, 0, 0))
+            return (), all_tasks(state.meta, state.model_state, tasks, keys)[1][1]
 
         _, measured = _over_parts(measure, _parts(tasks, state.key, chunk, mesh, first))
         return _per_task(measured, _count(tasks), mesh)
@@ -197,7 +213,7 @@ def _count(tasks: Task) -> int:
 def _parts(
     tasks: Task, key: Key, chunk: int | None, mesh: Mesh | None, first: Array | int = 0
 ) -> tuple[Task, Key, Array]:
-    """Tasks, their keys and weights as [part, task of the part, ...], padded with tasks of weight 0.
+    """Arrange tasks, their keys and weights as [part, task of the part, ...], with padding of weight 0.
 
     Task i has the key fold_in(key, first + i). The weights sum to 1. A padding task repeats a real one, so
     that it stays finite.
@@ -220,7 +236,7 @@ def _parts(
 def _over_parts(
     measure: Callable[..., tuple[PyTree, Metrics]], parts: tuple[Task, Key, Array]
 ) -> tuple[PyTree, Metrics]:
-    """Sum over the parts what `measure(tasks, keys, weights)` returns first; stack what it returns second."""
+    """Call `measure(tasks, keys, weights)` on every part; sum its first results and stack its second ones."""
     first = jax.tree.map(lambda a: a[0], parts)
     if parts[2].shape[0] == 1:
         summed, measured = measure(*first)
@@ -235,7 +251,7 @@ def _over_parts(
 
 
 def _per_task(measured: Metrics, count: int, mesh: Mesh | None) -> Metrics:
-    """Metrics [part, task, ...] as [task, ...] without the padding, readable by every process."""
+    """Reshape metrics [part, task, ...] to [task, ...] without padding, replicated over all processes."""
     flat = {name: value.reshape(-1, *value.shape[2:])[:count] for name, value in measured.items()}
     return flat if mesh is None else _constrained(flat, mesh, PartitionSpec())
 
@@ -246,7 +262,7 @@ def _constrained(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
 
 
 def _weighted(tree: PyTree, weights: Array) -> PyTree:
-    """Sum over tasks of floating leaves [task, ...] by weight; the largest of integer leaves (counters)."""
+    """Reduce leaves [task, ...]: floats by their weighted sum, integers (counters) by their maximum."""
 
     def merge(leaf: Array) -> Array:
         return jnp.tensordot(weights.astype(leaf.dtype), leaf, 1) if _is_float(leaf) else leaf.max(0)

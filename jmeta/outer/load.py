@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,84 +12,26 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jmeta.adapters import catalog
-from jmeta.memory import catalog as memories
 from jmeta.outer.checkpoint import Checkpoints
-from jmeta.outer.estimators import clamped
-from jmeta.outer.learner import learner
-from jmeta.outer.optimiser import optimiser
-from jmeta.outer.seeds import seed_keys, side_by_side, take_seed
-from jmeta.outer.skipping import skipping
-from jmeta.outer.standardised import Adapting, standardised
-from jmeta.rules import catalog as rules
+from jmeta.outer.seeds import seed_keys, take_seed
+from jmeta.registry import build
 from jmeta.types import Adapter, Learner, LearnerState, Memory, PyTree, Rule
 
 
-def build(recipe: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter | Memory, Learner]:
-    """Adapter, or memory, and learner from a run's recipe, a dictionary of plain values:
+def build_learner(spec: Mapping[str, Any], mesh: Mesh | None = None) -> tuple[Adapter | Memory, Learner]:
+    """Build the adapter, or memory, and the learner of a run from its spec (`jmeta.build`, kind "learner").
 
-    {"adapter": see `jmeta.adapters.catalog.build`, "optimiser": see `jmeta.outer.optimiser.optimiser`,
-    "chunk": int or None, "input": {"shape": of one example, "dtype": name, and the "mean" and "std" of each
-    channel where the learner is to see standardised images}}; and where they differ from the defaults
-    "reduce": "sum", "clamp": settings of `jmeta.outer.estimators.clamped`, "seeds": how many train side by
-    side, "skip_nonfinite": True, "subtasks": how many a continual task has. Of a memory that plays streams
-    "memory" (see `jmeta.memory.catalog.build`), "shots", "remat_every" and "truncate_every" stand in the
-    adapter's place.
+    A learner around a learner is {"name": "vmap_seeds", "learner": {...}}; `mesh` goes to the innermost.
     """
-    adapted, made = (_with_memory if "memory" in recipe else _with_adapter)(recipe, mesh)
-    made = skipping(made) if recipe.get("skip_nonfinite") else made
-    return adapted, side_by_side(made) if recipe.get("seeds") else made
-
-
-def _with_memory(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Memory, Learner]:
-    memory = _scaled(memories.build(**recipe["memory"]), recipe)
-    return memory, learner(
-        memory,
-        None,
-        optimiser(**recipe["optimiser"]),
-        metrics=memories.metric(recipe["shots"]),
-        mesh=mesh,
-        chunk=recipe["chunk"],
-        remat_every=recipe["remat_every"],
-        truncate_every=recipe["truncate_every"],
-    )
-
-
-def _with_adapter(recipe: Mapping[str, Any], mesh: Mesh | None) -> tuple[Adapter, Learner]:
-    adapter_settings = dict(recipe["adapter"])
-    loss_name, smoothing = adapter_settings["loss_name"], adapter_settings["smoothing"]
-    adapter = _scaled(catalog.build(**adapter_settings), recipe)
-    clamp = recipe.get("clamp")
-    made = learner(
-        adapter,
-        catalog.loss(loss_name, smoothing=smoothing),
-        optimiser(**recipe["optimiser"]),
-        metrics=catalog.metric(loss_name, subtasks=recipe.get("subtasks")),
-        test_loss=catalog.loss(loss_name),
-        task_grad=clamped(**clamp) if clamp else None,
-        reduce=recipe.get("reduce", "mean"),
-        mesh=mesh,
-        chunk=recipe["chunk"],
-    )
-    return adapter, made
-
-
-def _scaled(adapter: Adapting, recipe: Mapping[str, Any]) -> Adapting:
-    scale = recipe.get("input", {})
-    return standardised(adapter, scale["mean"], scale["std"]) if "std" in scale else adapter
-
-
-def abstract_state(made: Learner, recipe: Mapping[str, Any]) -> LearnerState:
-    """Shapes and types of a learner's state, as a target to restore into."""
-    shape = (1, *recipe["input"]["shape"])
-    x = jax.ShapeDtypeStruct(shape, jnp.dtype(recipe["input"]["dtype"]))
-    seeds = recipe.get("seeds")
-    key = jax.eval_shape(lambda: seed_keys(0, seeds) if seeds else jax.random.key(0))
-    return jax.eval_shape(made.init, key, x)
+    if "learner" in spec:
+        adapter, learner = build_learner(spec["learner"], mesh)
+        return adapter, build({**spec, "learner": learner}, "learner")
+    adapter = build(spec["adapter"])
+    return adapter, build({**spec, "adapter": adapter}, "learner", mesh=mesh)
 
 
 def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter | Memory, LearnerState]:
-    """The adapter, or memory, and the learned state of a run, best by validation where it was validated.
+    """Load the adapter, or memory, and the learned state of a run, the best by validation if there was any.
 
     Args:
       workdir: the run's directory, with its config.json and checkpoints.
@@ -97,20 +39,20 @@ def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter | Memory, Learn
 
     Returns:
       `(adapter, state)`: `adapter.adapt(state.meta, state.model_state, support, key, train=False)` adapts it,
-      `jmeta.unroll(memory, state.meta, state.model_state, stream, train=False)` plays a memory.
+      `jmeta.unroll(memory, state.meta, state.model_state, stream, train=False)` unrolls a memory.
 
     Raises:
-      FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
-      ValueError: where its config.json is damaged.
+      FileNotFoundError: if the directory holds no run, or a run without a checkpoint.
+      ValueError: if its config.json is damaged or has no spec, or for a seed that was not trained.
     """
-    adapter, state, seeds = load_whole(workdir)
+    adapter, state, seeds = load_all_seeds(workdir)
     if not 0 <= seed < (seeds or 1):
         raise ValueError(f"load: seed={seed}; {workdir} trained {seeds or 1}, counted from 0")
     return adapter, take_seed(state, seed) if seeds else state
 
 
 def load_rule(workdir: str | Path, *, seed: int = 0) -> tuple[Rule, PyTree]:
-    """The inner rule that a run learned, as `jmeta.inner_loop` and `jmeta.as_optax` take it.
+    """Load the inner rule that a run learned, as `jmeta.inner_loop` and `jmeta.as_optax` take it.
 
     Args:
       workdir, seed: as for `load`.
@@ -119,41 +61,72 @@ def load_rule(workdir: str | Path, *, seed: int = 0) -> tuple[Rule, PyTree]:
       `(rule, hyper)`, with what was learned of the rule in `hyper`.
 
     Raises:
-      FileNotFoundError: where the directory holds no run, or a run without a checkpoint.
-      ValueError: where its config.json is damaged, and for a run that learned no rule.
+      FileNotFoundError: if the directory holds no run, or a run without a checkpoint.
+      ValueError: if its config.json is damaged, or for a run that learned no rule.
     """
-    settings = read_recipe(workdir).get("adapter", {}).get("rule")
-    hyper = load(workdir, seed=seed)[1].meta["rule"] if settings else ()
-    if not jax.tree.leaves(hyper):
+    rule = next(_parts(read_config(workdir)["spec"], "rule"), None)
+    hyper = load(workdir, seed=seed)[1].meta["rule"] if rule else ()
+    if rule is None or not jax.tree.leaves(hyper):
         raise ValueError(
             f"load_rule: {workdir} learned no inner rule; expected a run with one, such as one of "
             "experiments.learned_optimizers with --algorithm=turtle"
         )
-    return rules.build(**settings), hyper
+    return build(rule, "rule"), hyper
 
 
-def load_whole(workdir: str | Path) -> tuple[Adapter | Memory, LearnerState, int | None]:
-    """As `load`, with the state of all seeds side by side and their number; None of a run of one."""
-    recipe = read_recipe(workdir)
-    adapter, made = build(recipe)
+def load_all_seeds(workdir: str | Path) -> tuple[Adapter | Memory, LearnerState, int | None]:
+    """Load as `load` does, with the state of all seeds side by side and their number; None for a run of one.
+
+    Raises as `load` does.
+    """
+    config = read_config(workdir)
+    adapter, learner = build_learner(config["spec"])
+    example, seeds = config["input"], config["seeds"]
+    x = jax.ShapeDtypeStruct((1, *example["shape"]), jnp.dtype(example["dtype"]))
+    key = jax.eval_shape(lambda: seed_keys(0, seeds) if seeds else jax.random.key(0))
     checkpoints = Checkpoints.reader(Path(workdir) / "checkpoints")
-    return adapter, checkpoints.restore_best(abstract_state(made, recipe)), recipe.get("seeds")
+    return adapter, checkpoints.restore_best(jax.eval_shape(learner.init, key, x)), seeds
 
 
-def read_recipe(workdir: str | Path) -> dict[str, Any]:
-    """The recipe of a run, see `build`, from its config.json; raises as `load` does."""
-    directory = Path(workdir)
-    config = directory / "config.json"
-    if not config.is_file():
-        raise FileNotFoundError(f"{directory}: no config.json; expected the workdir of a run of jmeta")
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """Read config.json of a run: its "spec", "input" {"shape", "dtype"} of one example, "seeds" or None, ...
+
+    Raises as `load` does.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{workdir}: no config.json; expected the workdir of a run of jmeta")
     try:
-        return _with_infinities(json.loads(config.read_text())["recipe"])
+        config = _with_infinities(json.loads(path.read_text()))
+        older = "recipe" in config and "spec" not in config
+        whole = older or (
+            isinstance(config["spec"]["name"], str) and isinstance(config["input"]["shape"], list)
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{config}: damaged, or not of a run of jmeta ({error!r})") from error
+        raise ValueError(f"{path}: damaged, or not of a run that can be loaded ({error!r})") from error
+    if older:
+        raise ValueError(f"{path}: written by an older jmeta, whose runs do not load; train it anew")
+    if not whole or "seeds" not in config:
+        raise ValueError(f"{path}: damaged, or not of a run that can be loaded")
+    return config
+
+
+def spec_of_adapter(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find the spec of the adapter, or memory, in that of a learner."""
+    return spec_of_adapter(spec["learner"]) if "learner" in spec else spec["adapter"]
+
+
+def _parts(spec: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+    """Find the parts of a spec that are called `key`, outermost first."""
+    for name, value in spec.items():
+        if isinstance(value, Mapping):
+            if name == key:
+                yield value
+            yield from _parts(value, key)
 
 
 def _with_infinities(value: Any) -> Any:
-    """A recipe from JSON, which has no number for infinity: "inf" stands for it."""
+    """Read "inf" as infinity, for which JSON has no number."""
     if isinstance(value, dict):
         return {name: _with_infinities(entry) for name, entry in value.items()}
     return math.inf if value == "inf" else value

@@ -31,14 +31,14 @@ BUFFER = 128
 
 
 class Plan(NamedTuple):
-    """How long to train and what to do on the way; counts are outer steps.
+    """The length of a training and its schedule of logs, validations and checkpoints, in outer steps.
 
     `eval_every` 0 never validates. `max_minutes` counts from the call of `fit`; `deadline` is a value of
-    `time.monotonic()`; both stop in good order. A dispatch takes about `dispatch_seconds`, which is also how
-    late a signal may be heard; no number depends on it. Training ends once more than `patience` validations
-    in a row have brought nothing better (to any seed); None goes on. With `allow_nonfinite` a loss, gradient
-    or validation that is not finite does not end training: for a learner that leaves such updates out
-    (`jmeta.skipping`).
+    `time.monotonic()`; both stop in good order. A dispatch takes about `dispatch_seconds`, which is also the
+    longest delay before a signal is handled; no number depends on it. Training ends once more than `patience`
+    validations in a row have not improved (any seed); None never ends it. With `allow_nonfinite` a non-finite
+    loss, gradient or validation does not end training, as is needed for a learner that leaves such updates
+    out (`jmeta.skip_nonfinite`).
     """
 
     steps: int
@@ -54,10 +54,10 @@ class Plan(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Where training ended. `signal` is the number of the signal that stopped it; `best` is {"step",
-    "metrics"} of the best validation (lists, where each seed has its own); `seconds` of training (validation
-    and compilation apart) and `tasks_per_second` are over all parts of a resumed run, `compile_seconds` is
-    this part's."""
+    """The end of a training. `signal` is the number of the signal that stopped it; `best` is {"step",
+    "metrics"} of the best validation (lists, if each seed has its own); `seconds` of training (without
+    validation and compilation) and `tasks_per_second` cover all parts of a resumed run, `compile_seconds`
+    this part only."""
 
     state: LearnerState
     step: int
@@ -78,7 +78,7 @@ class Window(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a run knows beside its state; part of a checkpoint. `regular` is the best validation at a multiple
+    """A run's records beside its state; part of a checkpoint. `regular` is the best validation at a multiple
     of `eval_every`: a run that is prolonged goes on from it, as if it had never ended in between."""
 
     seconds: float = 0.0
@@ -88,7 +88,7 @@ class Progress(NamedTuple):
 
 
 class _Outputs(NamedTuple):
-    """What happens between dispatches, and where it goes."""
+    """The actions between dispatches, and their outputs."""
 
     plan: Plan
     validate: Callable[[LearnerState], Mapping[str, Any]] | None
@@ -118,23 +118,23 @@ def fit(
     stop: Callable[[], int | None] | None = None,
     mesh: Mesh | None = None,
 ) -> Outcome:
-    """Train until `plan.steps`, or until time or a signal stops it; continue where `checkpoints` left off.
+    """Train until `plan.steps`, or until time or a signal stops it; continue from a checkpoint, if any.
 
     Args:
       learner: its `step` is compiled, with the sampling, into one program that runs many steps.
       sampler: `key -> Task`; a pytree (`jax.tree_util.Partial`), so that its data is an argument.
-      state: a fresh state; it is copied, not consumed. A checkpoint goes before it.
+      state: a fresh state; it is copied, not consumed. A checkpoint takes precedence over it.
       plan: see `Plan`.
       key: the typed key of the tasks: task i of step s has the key fold_in(fold_in(key, s), i).
-      validate: `state -> {metric: number}`, at the multiples of `plan.eval_every` and at the end; of seeds
-        side by side {metric: [seed]}, and each seed has its own best.
+      validate: `state -> {metric: number}`, called at the multiples of `plan.eval_every` and at the end; with
+        several seeds {metric: [seed]}, and each seed has its own best.
       select: the validated metric that chooses the best checkpoint, and "max" or "min".
       checkpoints: written every `plan.checkpoint_every` steps, at each new best, and at the end.
       log: receives a line every `plan.log_every` steps (means over the steps since the last one and over
         tasks) and every validation.
       report: `(line, plan.steps) -> None` for each line, and for the first dispatch, whose line has
         `compile_seconds` and is not logged; by default progress on standard error.
-      stop: returns a signal's number once it is time to stop; by default SIGINT and SIGTERM are caught.
+      stop: returns the number of a signal once training has to stop; the default catches SIGINT and SIGTERM.
       mesh: tasks are sharded over its axis `task`, everything else is replicated; across processes every
         process makes the same call. By default the first device.
 
@@ -143,8 +143,8 @@ def fit(
 
     Raises:
       NonFiniteError: naming step, quantity, task, horizon and the checkpoint to go back to.
-      CheckpointError, IdentityError: where checkpoints cannot be used.
-      ValueError: for a plan or a `select` that cannot be.
+      CheckpointError, IdentityError: if checkpoints cannot be used.
+      ValueError: for an invalid plan or `select`.
     """
     deadline = _deadline(plan)
     outputs = _Outputs(plan, validate, select, checkpoints, log, report or to_standard_error)
@@ -168,13 +168,13 @@ def fit(
             if signal or late:
                 reason = "signal" if signal else "time"
                 break
-            begun = time.monotonic()
+            start_time = time.monotonic()
             state, measured, finite = advance(state, *inputs, np.int32(count))
             measured, finite = jax.device_get((measured, finite))
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - start_time
             check_steps(measured, finite, step, count, checkpoints, allow=plan.allow_nonfinite)
             step += count
-            progress = _added(progress, measured, count, seconds)
+            progress = _add_steps(progress, measured, count, seconds)
             if pace is None:  # a sign of life, and how long compiling took
                 line = _line(step, progress, plan.meta_batch) | {"compile_seconds": compile_seconds}
                 outputs.report(line, plan.steps)
@@ -193,11 +193,11 @@ def fit(
 def _compile(
     learner: Learner, meta_batch: int, mesh: Mesh, arguments: tuple[LearnerState, PyTree, Key]
 ) -> tuple[Callable[..., Any], float]:
-    """The program of a dispatch, and how long it took to compile.
+    """Compile the program of a dispatch; also return the seconds that this took.
 
     `advance(state, sampler, key, count)` takes `count` steps, at most BUFFER, and returns the state, the
-    metrics of each step [BUFFER, ...] and whether each floating leaf of the learned state is finite. The
-    number of steps is an argument: one program, so the numbers do not depend on where dispatches are cut.
+    metrics of each step [BUFFER, ...] and the result of `all_finite`. The number of steps is an argument, so
+    that there is one program and the numbers do not depend on the lengths of the dispatches.
     """
 
     def one_step(
@@ -219,14 +219,14 @@ def _compile(
         state, buffers = lax.fori_loop(0, count, body, (state, buffers))
         return state, buffers, all_finite(state)
 
-    begun = time.monotonic()
+    start_time = time.monotonic()
     program = jax.jit(advance, donate_argnums=0, out_shardings=replicated(mesh))
     compiled = program.lower(*arguments, np.int32(0)).compile()
-    return compiled, time.monotonic() - begun
+    return compiled, time.monotonic() - start_time
 
 
 def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progress) -> Progress:
-    """Log, validate and write a checkpoint where `step` asks for it."""
+    """Log, validate and write a checkpoint if they are due at `step`."""
     plan, checkpoints = outputs.plan, outputs.checkpoints
     if step % plan.log_every == 0 or step == plan.steps:
         outputs.emit(_line(step, progress, plan.meta_batch))
@@ -242,7 +242,7 @@ def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progre
             )
         if not plan.allow_nonfinite:
             check_validation(metrics, step, checkpoints)
-        outputs.emit({"step": step, "split": "validation", **_shown(metrics)})
+        outputs.emit({"step": step, "split": "validation", **_loggable(metrics)})
         progress = progress._replace(best=_better(step, metrics, progress.best, outputs.select))
         if step % plan.eval_every == 0:
             progress = progress._replace(regular=progress.best)
@@ -253,7 +253,7 @@ def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progre
 
 
 def _count(outputs: _Outputs, step: int, pace: float | None) -> int:
-    """Steps of the next dispatch: `dispatch_seconds` at `pace` seconds a step, never past a boundary."""
+    """Count the steps of the next dispatch: `dispatch_seconds` at `pace` seconds a step, up to a boundary."""
     plan = outputs.plan
     every = [plan.log_every, plan.checkpoint_every, plan.eval_every if outputs.validate else 0]
     most = min([BUFFER, plan.steps - step, *(period - step % period for period in every if period)])
@@ -261,7 +261,7 @@ def _count(outputs: _Outputs, step: int, pace: float | None) -> int:
 
 
 def _agree(count: int, signal: int | None, late: bool) -> tuple[int, int | None, bool]:
-    """What all processes do next: clocks and signals differ between them, their programs must not."""
+    """Agree on the next action of all processes: clocks and signals may differ, their programs must not."""
     if jax.process_count() == 1:
         return count, signal, late
     from jax.experimental.multihost_utils import process_allgather
@@ -271,7 +271,7 @@ def _agree(count: int, signal: int | None, late: bool) -> tuple[int, int | None,
 
 
 def _stale(plan: Plan, step: int, progress: Progress) -> bool:
-    """Whether the last validations have brought nothing better for longer than the plan's patience."""
+    """Test if more than `patience` validations have passed without improvement."""
     best = best_steps(progress.best)
     if plan.patience is None or not plan.eval_every or not best:
         return False
@@ -286,11 +286,11 @@ def _deadline(plan: Plan) -> float:
 def _resume(
     state: LearnerState, checkpoints: Checkpoints | None, mesh: Mesh, steps: int
 ) -> tuple[LearnerState, Progress]:
-    """The state to start from, in buffers of its own that may be donated."""
+    """Load the state to start from, in buffers of its own that may be donated."""
     state, progress = replicate(state, mesh), Progress()
-    found = None if checkpoints is None else checkpoints.restore(state)
-    if found is not None:
-        step, state, meta = found
+    restored = None if checkpoints is None else checkpoints.restore(state)
+    if restored is not None:
+        step, state, meta = restored
         best = meta["best"] if step >= steps else meta["regular"]
         progress = Progress(meta["seconds"], best, meta["regular"], Window(**meta["window"]))
     return jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=replicated(mesh))(
@@ -304,12 +304,14 @@ def _as_json(progress: Progress) -> dict[str, Any]:
 
 
 def _as_pytree(sampler: Callable[[Key], Task]) -> Callable[[Key], Task]:
-    """A bare function becomes a pytree without leaves."""
+    """Turn a bare function into a pytree without leaves."""
     return jax.tree_util.Partial(sampler) if jax.tree.leaves(sampler) == [sampler] else sampler
 
 
-def _added(progress: Progress, measured: Mapping[str, np.ndarray], count: int, seconds: float) -> Progress:
-    """The window with `count` more steps, added one by one so that dispatches leave no trace in the sums."""
+def _add_steps(
+    progress: Progress, measured: Mapping[str, np.ndarray], count: int, seconds: float
+) -> Progress:
+    """Add `count` steps to the window, one by one, so that the sums do not depend on the dispatches."""
     window, sums = progress.window, dict(progress.window.sums)
     for name, values in measured.items():
         if not name.endswith("_ok"):
@@ -320,7 +322,7 @@ def _added(progress: Progress, measured: Mapping[str, np.ndarray], count: int, s
 
 
 def _line(step: int, progress: Progress, meta_batch: int) -> dict[str, Any]:
-    """A line of the log: means over the window and over tasks; a metric that is not finite is left out."""
+    """Make a line of the log: means over the window and over tasks, without metrics that are not finite."""
     window = progress.window
     means = {name: total / window.steps for name, total in window.sums.items() if math.isfinite(total)}
     rate = window.steps * meta_batch / window.seconds
@@ -331,29 +333,29 @@ def _line(step: int, progress: Progress, meta_batch: int) -> dict[str, Any]:
 def _better(
     step: int, metrics: Mapping[str, Any], best: Mapping[str, Any] | None, select: tuple[str, str]
 ) -> dict[str, Any]:
-    """The best so far, {"step", "metrics"} of numbers, or of lists with an entry for each seed."""
+    """Update the best so far: {"step", "metrics"} of numbers, or of lists with an entry for each seed."""
     name, direction = select
     now, so_far = np.asarray(metrics[name]), np.asarray(np.nan if best is None else best["metrics"][name])
     better = np.isnan(so_far) | (now > so_far if direction == "max" else now < so_far)
 
-    def renewed(now: Any, before: Any) -> Any:
+    def update(now: Any, before: Any) -> Any:
         return np.where(better, now, np.asarray(now) if best is None else before).tolist()
 
     before = best or {"step": None, "metrics": dict.fromkeys(metrics)}
-    kept = {metric: renewed(value, before["metrics"][metric]) for metric, value in metrics.items()}
-    return {"step": renewed(step, before["step"]), "metrics": kept}
+    values = {metric: update(value, before["metrics"][metric]) for metric, value in metrics.items()}
+    return {"step": update(step, before["step"]), "metrics": values}
 
 
-def _shown(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A validation for the log: of several seeds the mean of the finite ones, and under <metric>_by_seed each
-    seed's."""
+def _loggable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Format a validation for the log: the mean over the finite seeds, and under <metric>_by_seed each seed's
+    value if there are several."""
     means = {name: float(_finite_mean(value)) for name, value in metrics.items()}
     by_seed = {f"{name}_by_seed": np.asarray(value) for name, value in metrics.items() if np.ndim(value)}
     return means | {name: value.tolist() for name, value in by_seed.items()}
 
 
 def _finite_mean(values: Any, axis: int | None = None) -> np.ndarray:
-    """The mean of the values that are finite, NaN where none is."""
+    """Average the finite values; NaN if there are none."""
     mean = np.ma.masked_invalid(np.asarray(values, np.float64)).mean(axis)
     return np.ma.filled(mean, np.nan)
 

@@ -13,7 +13,7 @@ from jmeta.types import PyTree
 
 
 def task_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of `devices`, all of every process by default, with the one axis `task`.
+    """Make a mesh of `devices`, all of every process by default, with the one axis `task`.
 
     The axis type is Auto: the compiler places the collectives (`jax.make_mesh` alone makes Explicit axes).
     """
@@ -22,12 +22,12 @@ def task_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """Return the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The arrays and typed keys of `tree`, whole on every device of `mesh`; no copy of what already is.
+    """Replicate the arrays and typed keys of `tree` over the devices of `mesh`, without needless copies.
 
     Across processes every process passes equal values.
     """
@@ -52,11 +52,11 @@ def shard_tasks(tasks: PyTree, mesh: Mesh) -> PyTree:
 def start_distributed() -> None:
     """Join the processes of a cluster; call it before anything computes.
 
-    On TPU pods, Slurm, Open MPI and Kubernetes jax finds the others by itself. Elsewhere set in each process
+    On TPU pods, Slurm, Open MPI and Kubernetes jax finds the others by itself. Elsewhere, set in each process
     JAX_COORDINATOR_ADDRESS=HOST:PORT (of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
 
     Raises:
-      ValueError: where these settings are missing or malformed, or something has computed before.
+      ValueError: if these settings are missing or malformed, or if jax has computed something before.
     """
     settings: dict[str, Any] = {}
     for name in ("num_processes", "process_id"):

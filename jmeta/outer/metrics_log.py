@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-CLOCK_FIELDS = ("seconds", "tasks_per_second")  # of a line; all else is equal in a run that was resumed
+CLOCK_FIELDS = ("seconds", "tasks_per_second")  # all other fields are equal in a run that was resumed
 
 
 class MetricsLog:
@@ -27,7 +27,7 @@ class MetricsLog:
         self._events: Any = None
 
     def start(self, step: int) -> None:
-        """Open the log of a run that has taken `step` steps: what was logged later is cut off.
+        """Open the log of a run that has taken `step` steps, and cut off all later lines.
 
         Must be called before `write`.
         """
@@ -45,7 +45,7 @@ class MetricsLog:
         )
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl, with null for what is not finite, and its finite numbers, but no
+        """Append a line to metrics.jsonl, with null for non-finite numbers, and its finite numbers, but no
         lists, to the events as <split>/<metric>."""
         if self._file is None:
             return
@@ -72,9 +72,9 @@ def _with_null(value: Any) -> Any:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; [] where there is no file, and without a last line that a kill tore.
+    """Read the lines of a metrics.jsonl; [] if there is no file, and without a truncated last line.
 
-    Raises ValueError, naming the line, where another line is damaged.
+    Raises ValueError, naming the line, if another line is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -91,7 +91,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 def _cut(path: Path, step: int) -> None:
     """Keep the whole lines up to `step`."""
-    kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
+    lines = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.write_text("".join(lines), encoding="utf-8")
     temporary.replace(path)

@@ -10,9 +10,9 @@ import jax
 
 
 def progress_text(line: Mapping[str, Any], steps: int) -> str:
-    """One line of text for a line of the metrics log: step, tasks per second, time left, and the metrics.
+    """Format a line of the metrics log: step, tasks per second, time left, and the metrics.
 
-    `steps`: where the run ends; the time left counts training alone.
+    `steps`: the last step of the run; the time left counts training alone.
     """
     words = [f"{line['split']} {line['step']}/{steps}"]
     if "tasks_per_second" in line:
@@ -20,12 +20,12 @@ def progress_text(line: Mapping[str, Any], steps: int) -> str:
         words += [f"{line['tasks_per_second']:.1f} tasks/s", f"left {_clock(left)}"]
     if "compile_seconds" in line:
         words.append(f"compiled in {line['compile_seconds']:.1f} s")
-    shown = [name for name in ("loss", "accuracy", "horizon", "gradient_norm") if name in line]
-    return "  ".join([*words, *(f"{name} {line[name]:.4g}" for name in shown)])
+    metrics = [name for name in ("loss", "accuracy", "horizon", "gradient_norm") if name in line]
+    return "  ".join([*words, *(f"{name} {line[name]:.4g}" for name in metrics)])
 
 
 def to_standard_error(line: Mapping[str, Any], steps: int, *, stream: TextIO | None = None) -> None:
-    """Show a line of the metrics log: in place on a terminal, as plain lines elsewhere; process 0 only.
+    """Print a line of the metrics log: in place on a terminal, as plain lines elsewhere; process 0 only.
 
     Validations and the last step stay on a terminal's screen.
     """

@@ -12,10 +12,10 @@ from types import FrameType
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], int | None]]:
-    """Within the context SIGINT and SIGTERM only set a flag; a second Ctrl-C ends the process at once.
+    """Let SIGINT and SIGTERM only set a flag within the context; a second Ctrl-C ends the process at once.
 
-    Yields a function that returns the number of the first signal received, or None. Outside the main thread,
-    where handlers cannot be set, it always returns None.
+    Yields a function that returns the number of the first signal received, or None. Handlers cannot be set
+    outside the main thread; there it always returns None.
     """
     received: list[int] = []
 

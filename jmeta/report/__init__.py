@@ -1,1 +1,1 @@
-"""Figures of a run, the papers' published numbers, and tables that set the two side by side."""
+"""Figures of a run, the papers' published numbers, and tables that compare the two."""

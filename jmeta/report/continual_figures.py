@@ -10,59 +10,57 @@ from typing import Any
 
 import numpy as np
 
-from jmeta.report.figures import PALETTE, Record, _figure
-from jmeta.report.table import Run
+from jmeta.report.figures import PALETTE, Record, open_figure
+from jmeta.report.table import StoredRun
 
 
-def accuracy_matrix(matrix: Any, path: str | os.PathLike[str]) -> Path:
-    """Draw accuracies [after, on] in percent: a row for what had been learned, a column for what is tested.
+def accuracy_heatmap(matrix: Any, path: str | os.PathLike[str]) -> Path:
+    """Draw accuracies [after, on] in percent: a row for the last task learned, a column for the task tested.
 
     The title gives the mean of the last row (retained accuracy) and its difference to the mean of the
     diagonal (backward transfer and interference).
     """
     matrix = np.asarray(matrix, float)
     retained, learning = matrix[-1].mean(), np.diagonal(matrix).mean()
-    with _figure(path, width=4.2, height=3.6) as figure:
+    with open_figure(path, width=4.2, height=3.6) as figure:
         panel = figure.subplots()
         extent = (0.5, matrix.shape[1] + 0.5, matrix.shape[0] + 0.5, 0.5)
-        shown = panel.imshow(matrix, vmin=0, vmax=100, cmap="viridis", extent=extent, aspect="auto")
+        image = panel.imshow(matrix, vmin=0, vmax=100, cmap="viridis", extent=extent, aspect="auto")
         panel.grid(False)
         panel.set(xlabel="tested on task", ylabel="after task")
         _whole_tasks(panel.xaxis, panel.yaxis)
         panel.set_title(
             f"retained {retained:.1f} %, backward transfer {retained - learning:+.1f} %", loc="left"
         )
-        figure.colorbar(shown, ax=panel, label="accuracy (%)")
+        figure.colorbar(image, ax=panel, label="accuracy (%)")
     return Path(path)
 
 
-def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
+def sparsity_curves(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
     """Draw the share of weights whose learning is shut off against the tasks or batches seen, a line for each
     parameter group (von Oswald et al. 2021, Figures 3, 4 and S5).
 
-    records: the lines of metrics.jsonl, of which those with a sparsity count, and where any has "tasks_seen",
-    only those; weights W1, W2, ... are solid, biases b1, b2, ... dashed. Where "sparsity/<group>_by_lane" is
-    there, a band shows the deviation over the runs side by side.
+    records: the lines of metrics.jsonl, of which those with a sparsity count, and if any has "tasks_seen",
+    only those; weights W1, W2, ... are solid, biases b1, b2, ... dashed. If all lines have
+    "sparsity/<group>_by_trial", a band shows the deviation over trials.
     """
     records = [record for record in records if any(name.startswith("sparsity") for name in record)]
     by_task = any("tasks_seen" in record for record in records)
     records = [record for record in records if "tasks_seen" in record or not by_task]
     names = [name for name in (records[0] if records else {}) if name.startswith("sparsity/")]
-    groups = sorted(name for name in names if not name.endswith("_by_lane"))
+    groups = sorted(name for name in names if not name.endswith("_by_trial"))
     seen = np.asarray([record["tasks_seen" if by_task else "step"] for record in records])
-    with _figure(path, width=4.6, height=3.0) as figure:
+    with open_figure(path, width=4.6, height=3.0) as figure:
         panel = figure.subplots()
         for name in groups:
             group = name.removeprefix("sparsity/")
-            colour = PALETTE[(int(group[1:]) - 1) % len(PALETTE)]
+            color = PALETTE[(int(group[1:]) - 1) % len(PALETTE)]
             share = 100 * np.asarray([record[name] for record in records], float)
-            panel.plot(seen, share, "-" if group.startswith("W") else "--", color=colour, label=group)
-            lanes = [record.get(f"{name}_by_lane") for record in records]
-            if all(lanes):
-                spread = 100 * _deviation(np.asarray(lanes, float), axis=1)
-                panel.fill_between(
-                    seen, share - spread, share + spread, color=colour, alpha=0.15, linewidth=0
-                )
+            panel.plot(seen, share, "-" if group.startswith("W") else "--", color=color, label=group)
+            trials = [record.get(f"{name}_by_trial") for record in records]  # [record][trial]
+            if all(trials):
+                spread = 100 * _deviation(np.asarray(trials, float), axis=1)
+                panel.fill_between(seen, share - spread, share + spread, color=color, alpha=0.15, linewidth=0)
         panel.set(xlabel="tasks seen" if by_task else "batches seen", ylabel="sparsity (%)", ylim=(-2, 102))
         _whole_tasks(panel.xaxis)
         if groups:
@@ -70,36 +68,41 @@ def sparsity_by_layer(records: Iterable[Record], path: str | os.PathLike[str]) -
     return Path(path)
 
 
-def by_width(runs: Iterable[Run], path: str | os.PathLike[str]) -> Path:
-    """Draw the retained accuracy and the overall sparsity against the width of the hidden layers, a line for
-    each algorithm, stream and number of passes (von Oswald et al. 2021, Figure 3, right), of finished runs of
-    experiments.continual.
+def accuracy_against_width(
+    runs: Sequence[StoredRun], widths: Sequence[int], names: Sequence[str], path: str | os.PathLike[str]
+) -> Path:
+    """Draw the retained accuracy and the overall sparsity of finished continual runs against the width of the
+    network (von Oswald et al. 2021, Figure 3, right).
+
+    Args:
+      runs: runs with the metric "retained_accuracy" and the learned "sparsity".
+      widths: the width of each run's hidden layers.
+      names: the legend entry of each run; runs of one name are one line.
+      path: the file to write.
 
     The band is the 95 % interval over seeds; the axis of widths is logarithmic.
     """
-    curves: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.flags["hidden"]):
-        passes = f", {run.flags['passes']} passes" if run.flags["passes"] > 1 else ""
-        name = f"{run.results['algorithm']}, {run.results['dataset']}{passes}"
-        curves.setdefault(name, []).append(run)
-    shown = sorted({run.flags["hidden"] for points in curves.values() for run in points})
-    with _figure(path, width=6.4, height=2.8) as figure:
-        retained, sparse = figure.subplots(1, 2)
-        for colour, (name, points) in zip(itertools.cycle(PALETTE), curves.items()):
-            widths = [run.flags["hidden"] for run in points]
-            metrics = [run.results["eval"]["metrics"]["retained_accuracy"] for run in points]
+    curves: dict[str, list[tuple[int, StoredRun]]] = {}
+    for width, name, run in sorted(zip(widths, names, runs), key=lambda point: point[0]):
+        curves.setdefault(name, []).append((width, run))
+    with open_figure(path, width=6.4, height=2.8) as figure:
+        accuracy, sparsity = figure.subplots(1, 2)
+        for color, (name, points) in zip(itertools.cycle(PALETTE), curves.items()):
+            x = [width for width, _ in points]
+            metrics = [run.results["eval"]["metrics"]["retained_accuracy"] for _, run in points]
             mean, spread = np.asarray([(m["mean"], m["ci95"] or 0.0) for m in metrics]).T
-            retained.plot(widths, mean, marker="o", color=colour, label=name)
-            retained.fill_between(widths, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-            shares = [100 * run.results["learned"]["sparsity"] for run in points]
-            sparse.plot(widths, shares, marker="o", color=colour)
-        for panel, label in ((retained, "retained accuracy (%)"), (sparse, "sparsity (%)")):
+            accuracy.plot(x, mean, marker="o", color=color, label=name)
+            accuracy.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+            shares = [100 * run.results["learned"]["sparsity"] for _, run in points]
+            sparsity.plot(x, shares, marker="o", color=color)
+        ticks = sorted(set(widths))
+        for panel, label in ((accuracy, "retained accuracy (%)"), (sparsity, "sparsity (%)")):
             panel.set_xscale("log")
             panel.minorticks_off()
-            panel.set_xticks(shown, [str(width) for width in shown])
+            panel.set_xticks(ticks, [str(width) for width in ticks])
             panel.set(xlabel="units of a hidden layer", ylabel=label)
-        sparse.set_ylim(bottom=0)
-        figure.legend(*retained.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        sparsity.set_ylim(bottom=0)
+        figure.legend(*accuracy.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return Path(path)
 
 
@@ -109,22 +112,22 @@ def accuracy_over_stream(
     """Draw the cumulative accuracy over a stream, the mean over seeds with a band of one deviation; beside it
     the mean of each domain, with its deviation over seeds.
 
-    accuracies [seed, step]: shares of 1, each before the labels were used; domains [seed, step]: indices into
-    `names`.
+    accuracies [seed, step]: in 0..1, each measured before the labels were used; domains [seed, step]: indices
+    into `names`.
     """
     accuracies, domains = 100 * np.asarray(accuracies, float), np.asarray(domains)
     steps = np.arange(1, accuracies.shape[1] + 1)
     cumulative = accuracies.cumsum(1) / steps[None]
     mean, spread = cumulative.mean(0), _deviation(cumulative, axis=0)
-    with _figure(path, width=6.4, height=2.8) as figure:
+    with open_figure(path, width=6.4, height=2.8) as figure:
         panel, beside = figure.subplots(1, 2, width_ratios=(2, 1))
         panel.plot(steps, mean, color=PALETTE[0])
         panel.fill_between(steps, mean - spread, mean + spread, color=PALETTE[0], alpha=0.2, linewidth=0)
         panel.set(xlabel="batches seen", ylabel="cumulative accuracy (%)", ylim=(0, 102))
         panel.set_title(f"{mean[-1]:.1f} % over the stream", loc="left")
         for place in range(len(names)):
-            shown = [row[where] for row, where in zip(accuracies, domains == place) if where.any()]
-            means = np.asarray([row.mean() for row in shown])
+            by_seed = [row[mask] for row, mask in zip(accuracies, domains == place) if mask.any()]
+            means = np.asarray([row.mean() for row in by_seed])
             if means.size:
                 beside.bar(
                     place, means.mean(), yerr=_deviation(means, axis=0), color=PALETTE[place + 1], width=0.6
@@ -135,7 +138,7 @@ def accuracy_over_stream(
 
 
 def _deviation(values: np.ndarray, *, axis: int) -> np.ndarray:
-    """The sample deviation, as in results.json; 0 of a single value."""
+    """Compute the sample deviation, as in results.json; 0 for a single value."""
     return values.std(axis=axis, ddof=1) if values.shape[axis] > 1 else np.zeros_like(values.sum(axis=axis))
 
 

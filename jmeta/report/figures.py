@@ -16,7 +16,7 @@ import numpy as np
 
 Record = Mapping[str, Any]
 
-# Okabe and Ito's colours: distinct for every kind of colour vision, and in print.
+# Okabe and Ito's colors: distinct for every kind of color vision, and in print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _RIGHT, _WRONG, _MUTED = "#0072B2", "#D55E00", "#666666"
@@ -43,15 +43,15 @@ _LABELS = {"loss": "loss", "accuracy": "accuracy (%)", "squared_error": "mean sq
 def learning_curves(
     records: Iterable[Record], path: str | os.PathLike[str], *, against: str = "outer update"
 ) -> Path:
-    """Draw training and validation metrics `against` what a step is, a panel for each metric that was logged.
+    """Plot training and validation metrics, a panel for each logged metric; `against` labels the x-axis.
 
     records: the lines of metrics.jsonl, {"step", "split": "train" or "validation", "loss", "accuracy" (0 to
-    1), "squared_error"}; a missing key or a value that is not finite is a missing point. Where there are many
+    1), "squared_error"}; a missing key or a value that is not finite is a missing point. If there are many
     training points, they are faint and their running mean is drawn over them.
     """
     records = list(records)
     metrics = [name for name in _LABELS if any(_finite(record, name) for record in records)] or ["loss"]
-    with _figure(path, width=3.6 * len(metrics), height=2.7) as figure:
+    with open_figure(path, width=3.6 * len(metrics), height=2.7) as figure:
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for panel, name in zip(panels, metrics):
             scale = 100.0 if name == "accuracy" else 1.0
@@ -71,7 +71,7 @@ def horizon_curve(records: Iterable[Record], path: str | os.PathLike[str]) -> Pa
     """
     positive = (record for record in records if _positive(record, "horizon"))
     steps, horizon = _series(positive, "horizon", None, 1.0)
-    with _figure(path, width=3.8, height=2.7) as figure:
+    with open_figure(path, width=3.8, height=2.7) as figure:
         panel = figure.subplots()
         panel.plot(steps, horizon, color=PALETTE[0], marker="o" if len(steps) == 1 else None)
         _log_axis(panel, "y", horizon)
@@ -95,21 +95,21 @@ def scaling(
 
     curves: by method, points {"horizon", "seconds", "bytes"} (missing or not finite: left out). The limits at
     which a benchmark stops are dashed lines; a curve that stops short of the longest horizon ends in a cross.
-    The upper axis counts the gradient steps of size `learning_rate` that a horizon stands for.
+    The upper axis counts the gradient steps of size `learning_rate` that amount to a horizon.
     """
     points = [point for curve in curves.values() for point in curve if _positive(point, "horizon")]
     horizons = [point["horizon"] for point in points]
     panes = (("bytes", 1e-6, "peak memory (MB)", max_bytes), ("seconds", 1e3, "time (ms)", max_seconds))
-    with _figure(path, width=7.2, height=3.3) as figure:
+    with open_figure(path, width=7.2, height=3.3) as figure:
         panels = figure.subplots(1, 2)
         for panel, (quantity, scale, label, limit) in zip(panels, panes):
             for index, (name, curve) in enumerate(curves.items()):
                 measured = [point for point in curve if _positive(point, quantity)]
                 x, y = _series(measured, quantity, None, scale, against="horizon")
-                colour = PALETTE[index % len(PALETTE)]
-                panel.plot(x, y, color=colour, marker=_MARKERS[index % len(_MARKERS)], label=name)
+                color = PALETTE[index % len(PALETTE)]
+                panel.plot(x, y, color=color, marker=_MARKERS[index % len(_MARKERS)], label=name)
                 if len(x) and x[-1] < max(horizons):
-                    panel.plot(x[-1], y[-1], "x", color=colour, markersize=9, markeredgewidth=2)
+                    panel.plot(x[-1], y[-1], "x", color=color, markersize=9, markeredgewidth=2)
             values = [point[quantity] * scale for point in points if _positive(point, quantity)]
             if limit is not None:
                 values.append(limit * scale)
@@ -131,12 +131,12 @@ def bars(values: Mapping[str, tuple[float, ...]], path: str | os.PathLike[str], 
 
     values: name -> (value, half-width of its 95 % interval) or (value, least, greatest).
     """
-    with _figure(path, width=1.2 + 0.85 * len(values), height=3.0) as figure:
+    with open_figure(path, width=1.2 + 0.85 * len(values), height=3.0) as figure:
         panel = figure.subplots()
         heights = [value[0] for value in values.values()]
         below, above = zip(*map(_whisker, values.values()))
-        colours = [PALETTE[index % len(PALETTE)] for index in range(len(values))]
-        panel.bar(range(len(values)), heights, yerr=(below, above), color=colours, width=0.65, capsize=4)
+        colors = [PALETTE[index % len(PALETTE)] for index in range(len(values))]
+        panel.bar(range(len(values)), heights, yerr=(below, above), color=colors, width=0.65, capsize=4)
         for index, (height, spread) in enumerate(zip(heights, above)):
             number = f"{height:.0f}" if abs(height) >= 1000 else f"{height:.3g}"
             panel.text(index, height + spread, number, ha="center", va="bottom", fontsize=8)
@@ -159,7 +159,7 @@ def scatter(
     panels: title -> name -> (x, value, half-width of the value's interval).
     """
     names = list(dict.fromkeys(name for points in panels.values() for name in points))
-    with _figure(path, width=1.0 + 3.0 * len(panels), height=3.2) as figure:
+    with open_figure(path, width=1.0 + 3.0 * len(panels), height=3.2) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, (title, points) in zip(axes, panels.items()):
             for index, name in enumerate(names):
@@ -185,7 +185,7 @@ def sweep(
     panels: title -> curve -> points (x, value, half-width of the interval); a curve of one point is a level.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    with _figure(path, width=0.8 + 2.5 * len(panels), height=3.0) as figure:
+    with open_figure(path, width=0.8 + 2.5 * len(panels), height=3.0) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for panel, (title, curves) in zip(axes, panels.items()):
             for name, points in curves.items():
@@ -217,7 +217,7 @@ def episode(
     *,
     columns: int = 15,
 ) -> Path:
-    """Draw one task and what was predicted: a row for each way, its support set left, its query set right.
+    """Draw one task and its predictions: a row for each way, its support set left, its query set right.
 
     images [example, height, width, channel] or [example, height, width], of any range (scaled to the task's
     own); labels and predictions [example] integers; examples with a negative label (padding) are left out.
@@ -234,7 +234,7 @@ def episode(
     real = query_labels >= 0
     right = predictions == query_labels
     width = start + max(_PITCH * max(map(len, queries), default=0), 3)  # 3: room for the title
-    with _figure(path) as figure:
+    with open_figure(path) as figure:
         panel = _canvas(figure, width, row_pitch * len(ways), left=0.6, top=0.32)
         for row, way in enumerate(ways):
             top = row_pitch * row
@@ -268,7 +268,7 @@ def sheet(images: Any, path: str | os.PathLike[str], *, columns: int = 20) -> Pa
         )
     columns = images.shape[1] if images.ndim == 5 else min(columns, len(images))
     (tiles,) = _displayable(images.reshape(-1, *images.shape[-3:]))
-    with _figure(path) as figure:
+    with open_figure(path) as figure:
         panel = _canvas(figure, _PITCH * columns, _PITCH * math.ceil(len(tiles) / columns))
         for index, tile in enumerate(tiles):
             _tile(panel, tile, _PITCH * (index % columns), _PITCH * (index // columns))
@@ -276,8 +276,8 @@ def sheet(images: Any, path: str | os.PathLike[str], *, columns: int = 20) -> Pa
 
 
 @contextmanager
-def _figure(path: str | os.PathLike[str], *, width: float = 1.0, height: float = 1.0) -> Iterator[Any]:
-    """A figure of `width` x `height` inches in the house style, written whole to `path` on leaving."""
+def open_figure(path: str | os.PathLike[str], *, width: float = 1.0, height: float = 1.0) -> Iterator[Any]:
+    """Open a figure of `width` x `height` inches in the house style, written whole to `path` on exit."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -294,7 +294,7 @@ def _figure(path: str | os.PathLike[str], *, width: float = 1.0, height: float =
 
 
 def _whisker(value: tuple[float, ...]) -> tuple[float, float]:
-    """How far the whisker of `bars` reaches below the value, and above it."""
+    """Return the lengths of the whisker of `bars` below and above the value."""
     if len(value) == 2:
         return value[1], value[1]
     return value[0] - value[1], value[2] - value[0]
@@ -312,16 +312,16 @@ def _positive(record: Record, name: str) -> bool:
 def _series(
     records: Iterable[Record], name: str, split: str | None, scale: float, against: str = "step"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One metric of a split (of all for None) in the order of `against`; the last of equal steps counts."""
-    chosen = {
+    """Select a metric of a split (None: of all) in the order of `against`; the last of equal steps counts."""
+    values = {
         record[against]: record[name] * scale
         for record in records
         if (split is None or record.get("split", "train") == split)
         and _finite(record, against)
         and _finite(record, name)
     }
-    steps = sorted(chosen)
-    return np.asarray(steps, float), np.asarray([chosen[step] for step in steps], float)
+    steps = sorted(values)
+    return np.asarray(steps, float), np.asarray([values[step] for step in steps], float)
 
 
 def _draw_training(panel: Any, steps: np.ndarray, values: np.ndarray) -> None:
@@ -346,16 +346,16 @@ def _whole_steps(panel: Any) -> None:
 
 
 def _legend_above(figure: Any, *panels: Any) -> None:
-    """A legend of what any of the panels shows, in as many columns as the figure is wide enough for."""
+    """Add one legend for all panels, in as many columns as the figure has room for."""
     handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
     if handles:
-        inches = 0.5 + 0.07 * max(map(len, handles))  # of a column, at the legend's size of letters
+        inches = 0.5 + 0.07 * max(map(len, handles))  # of a column, at the legend's font size
         columns = max(1, min(len(handles), 6, int(figure.get_figwidth() / inches)))
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
 
 
 def _log_axis(panel: Any, axis: str, values: Sequence[float] | np.ndarray) -> None:
-    """A log scale over at least a decade, however little the values vary."""
+    """Set a log scale over at least a decade, however little the values vary."""
     panel.set_yscale("log") if axis == "y" else panel.set_xscale("log")
     low, high = (math.log10(extreme(values)) if len(values) else 0.0 for extreme in (min, max))
     spare = max(0.05 * (high - low), (1.0 - (high - low)) / 2)
@@ -364,7 +364,7 @@ def _log_axis(panel: Any, axis: str, values: Sequence[float] | np.ndarray) -> No
 
 
 def _displayable(*sets: Any) -> list[np.ndarray]:
-    """Image sets as [example, height, width, 3] in 0..1, by the one range that they share."""
+    """Scale image sets jointly to 0..1, as [example, height, width, 3]."""
     arrays = [np.asarray(images, np.float32) for images in sets]
     arrays = [images[..., None] if images.ndim == 3 else images for images in arrays]
     low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
@@ -373,7 +373,7 @@ def _displayable(*sets: Any) -> list[np.ndarray]:
 
 
 def _canvas(figure: Any, width: float, height: float, *, left: float = 0.0, top: float = 0.0) -> Any:
-    """Make of the figure one panel without axes, in units of one image from its top left corner.
+    """Turn the figure into one panel without axes, in units of one image from its top left corner.
 
     `left` and `top` are margins for text, in inches.
     """
@@ -388,12 +388,12 @@ def _canvas(figure: Any, width: float, height: float, *, left: float = 0.0, top:
 
 
 def _tile(
-    panel: Any, image: np.ndarray, x: float, y: float, colour: str | None = None, line: float = 0.0
+    panel: Any, image: np.ndarray, x: float, y: float, color: str | None = None, line: float = 0.0
 ) -> None:
     from matplotlib.patches import Rectangle
 
     panel.imshow(image, extent=(x, x + 1, y + 1, y), interpolation="nearest", aspect="auto", zorder=1)
-    if colour:
+    if color:
         panel.add_patch(
-            Rectangle((x, y), 1, 1, fill=False, edgecolor=colour, linewidth=line, zorder=2, clip_on=False)
+            Rectangle((x, y), 1, 1, fill=False, edgecolor=color, linewidth=line, zorder=2, clip_on=False)
         )

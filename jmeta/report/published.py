@@ -1,13 +1,13 @@
 """The numbers the papers published, as rows to set a run against.
 
 `published.json` holds them by paper and table. A row names its `paper` (by the algorithm it introduced),
-`table`, `method`, `variant` (what tells apart rows of one method, else None), `backbone`, `dataset`, `way`,
-`shot`, `gradient_based` (None where the table does not say), `origin` (the paper's "own" method; for the
+`table`, `method`, `variant` (which distinguishes rows of one method, else None), `backbone`, `dataset`,
+`way`, `shot`, `gradient_based` (None if the table does not say), `origin` (the paper's "own" method; for the
 others the authors' "own_run", their run of the "official_code", or numbers from the "literature") and, for
-each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent; "ci95" is None where the paper gives
-no interval. A row that `repeats` another table's gives the fields in which that differs. What a paper's text
-says of its Figure 4 is the table "Figure 4". A paper whose `statistic` is "median" gives the mean over runs
-of each run's median over the tasks.
+each metric, {"mean", "ci95"} in the paper's unit: `accuracy` in percent; "ci95" is None if the paper gives no
+interval. A row that `repeats` a row of another table names the fields in which that row differs. The numbers
+that a paper's text gives for its Figure 4 are the table "Figure 4". A paper whose `statistic` is "median"
+gives the mean over runs of each run's median over the tasks.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Any
 
 Row = dict[str, Any]
 
-_SETTING = ("paper", "table", "method", "variant", "backbone", "dataset", "way", "shot", "origin")
+_KEY = ("paper", "table", "method", "variant", "backbone", "dataset", "way", "shot", "origin")
 
 
 @cache
 def papers() -> Mapping[str, Any]:
-    """All that `published.json` holds: {paper: {"title", ..., "tables": {table: {"caption", "rows"}}}}."""
+    """Read `published.json`: {paper: {"title", ..., "tables": {table: {"caption", "rows"}}}}."""
     return json.loads((files("jmeta") / "report" / "published.json").read_text(encoding="utf-8"))
 
 
-def published(paper: str | None = None, table: str | int | None = None, **filters: Any) -> list[Row]:
-    """Published rows, in the order of the papers' tables, that agree with every filter given.
+def published_rows(paper: str | None = None, table: str | int | None = None, **filters: Any) -> list[Row]:
+    """List the published rows that agree with every filter, in the order of the papers' tables.
 
-    Filters are a row's fields, as in `published(paper="comln", table=2, backbone="conv4", shot=5)`; case
+    Filters are a row's fields, as in `published_rows(paper="comln", table=2, backbone="conv4", shot=5)`; case
     and punctuation in names do not count ("ResNet-12" is "resnet12"). A filter that is None is no filter.
-    Returns new rows, none where nothing was published. Raises ValueError for a field that rows do not have.
+    Returns new rows, none if nothing was published. Raises ValueError for a field that rows do not have.
     """
     filters = {"paper": paper, "table": table, **filters}
-    if unknown := sorted(set(filters) - {*_SETTING, "gradient_based"}):
-        raise ValueError(f"published: no field {', '.join(unknown)}; rows have {', '.join(_SETTING)}")
+    if unknown := sorted(set(filters) - {*_KEY, "gradient_based"}):
+        raise ValueError(f"published_rows: no field {', '.join(unknown)}; rows have {', '.join(_KEY)}")
     wanted = {field: _plain(value) for field, value in filters.items() if value is not None}
     return [row for row in _all_rows() if all(_plain(row[field]) == value for field, value in wanted.items())]
 
@@ -53,20 +53,20 @@ def row_for(
     variant: str | None = None,
     **filters: Any,
 ) -> Row | None:
-    """The published row of one method in one setting: what a run's results are compared with, or None.
+    """Find the published row of one method in one setting, to compare a run's results with; None if none.
 
-    Where several rows agree, those without a variant come first ("COMLN" before "COMLN (Euler)"), then the
-    order of the papers' tables decides. Raises ValueError as `published` does.
+    If several rows agree, those without a variant come first ("COMLN" before "COMLN (Euler)"), then the order
+    of the papers' tables decides. Raises ValueError as `published_rows` does.
     """
-    rows = published(
+    rows = published_rows(
         dataset=dataset, method=method, backbone=backbone, way=way, shot=shot, variant=variant, **filters
     )
     return min(rows, key=lambda row: row["variant"] is not None, default=None)
 
 
-def setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What identifies a row of `published`: two rows of one setting are the same row."""
-    return tuple(row.get(field) for field in _SETTING)
+def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Identify a published row: two rows of one key are the same row."""
+    return tuple(row.get(field) for field in _KEY)
 
 
 def _all_rows() -> list[Row]:
@@ -79,5 +79,5 @@ def _all_rows() -> list[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """Names without case and punctuation, numbers and tables' numbers as text."""
+    """Normalize a field: names without case and punctuation, numbers as text."""
     return "".join(filter(str.isalnum, str(value).lower()))

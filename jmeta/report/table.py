@@ -1,4 +1,4 @@
-"""Runs beside the published numbers: collected from their workdirs, as Markdown and as CSV."""
+"""Runs beside the published numbers: read from their workdirs, and written as Markdown and as CSV."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jmeta.report.published import Row, papers, published, setting
-from jmeta.report.setting import unusual
+from jmeta.report.published import Row, papers, published_rows, row_key
+from jmeta.report.words import Word, unusual_words, words_of
 
 _RUN_HOLDS = ("results.json", "config.json", "metrics.jsonl", "checkpoints")
 _COLUMNS = (
@@ -22,35 +22,40 @@ _COLUMNS = (
     "table", "paper_method", "paper_mean", "paper_ci95", "difference", "difference_ci95", "note",
 )  # fmt: skip
 
-# The paper that an entry point reproduces also where it has no published row.
+# The paper that an entry point reproduces, for runs without a published row.
 _PAPERS = {"learned_optimizers": "turtle"}
-# What k-shot accuracies of online streams are shown where no published row says which.
+# The k-shot accuracies of online streams that are displayed for runs without a published row.
 _SHOTS = (1, 5, 8)
 _COPIED = ("experiment", "algorithm", "preset", "dataset", "backbone", "way", "shot", "seed")
 
 
-class Run(NamedTuple):
-    """A workdir and what it says.
+class StoredRun(NamedTuple):
+    """The content of a workdir.
 
-    `status`: "finished", "unfinished" (no results.json) or "damaged" (one that cannot be used; `note` says
-    why); `step`: the last outer update that was logged, None for none; `results`: results.json, empty unless
-    finished; `flags`: what config.json says, empty where it is missing.
+    `status`: "finished", "unfinished" (no results.json) or "damaged" (one that cannot be used, for the reason
+    in `note`); `step`: the last outer update that was logged, None for none; `results`: results.json, empty
+    unless finished; `config`: config.json, empty if it is missing or damaged.
     """
 
     workdir: str
     status: str
     step: int | None
     results: dict[str, Any]
-    flags: dict[str, Any]
+    config: dict[str, Any]
     note: str = ""
+
+    @property
+    def words(self) -> list[Word]:
+        """The run's distinguishing settings in words."""
+        return words_of(self.config)
 
 
 def find_workdirs(patterns: Iterable[str]) -> list[Path]:
-    """Workdirs of the runs in folders or glob patterns: each folder itself, else all the runs below it.
+    """Find the workdirs of runs by folders or glob patterns: each folder itself, else all the runs below it.
 
-    Raises FileNotFoundError, in one line, for a pattern that names no folder or under which there is no run.
+    Raises FileNotFoundError, in one line, for a pattern that names no folder or a folder without runs.
     """
-    found: dict[Path, None] = {}
+    workdirs: dict[Path, None] = {}
     for pattern in patterns:
         exists = Path(pattern).exists()
         folders = [Path(pattern)] if exists else [Path(match) for match in sorted(glob(pattern))]
@@ -59,35 +64,36 @@ def find_workdirs(patterns: Iterable[str]) -> list[Path]:
         runs = [run for folder in folders if folder.is_dir() for run in _runs_in(folder)]
         if not runs:
             raise FileNotFoundError(f"{pattern}: no run in it; a run holds one of {', '.join(_RUN_HOLDS)}")
-        found.update(dict.fromkeys(runs))
-    return list(found)
+        workdirs.update(dict.fromkeys(runs))
+    return list(workdirs)
 
 
-def collect(workdirs: Iterable[Path]) -> list[Run]:
-    """Read every workdir; what is missing or damaged makes a run of that status, never an error."""
+def collect_runs(workdirs: Iterable[Path]) -> list[StoredRun]:
+    """Read every workdir; missing or damaged files are reported in the run's status, never as an error."""
     return [_read(Path(workdir)) for workdir in workdirs]
 
 
-def compare(run: Run, metric: str | None = None) -> dict[str, Any]:
-    """A run and the published row it stands against as one flat record (the columns of the CSV), by a metric
-    of the run or by what it is about, see `measured`.
+def compare_with_paper(run: StoredRun, metric: str | None = None) -> dict[str, Any]:
+    """Compare a run with its published row, by `metric` or by the run's headline metric.
 
-    `mean` and `ci95` are in percent for accuracy, else as measured. `difference` is ours less the paper's;
-    `difference_ci95`, the root of the sum of both squared intervals, holds for independent test tasks. Raises
-    KeyError, TypeError or ValueError where results.json lacks a metric's mean or interval.
+    Returns one flat record, the columns of the CSV. `mean` and `ci95` are in percent for accuracy, else in
+    the metric's unit. `difference` is ours less the paper's; `difference_ci95`, the root of the sum of both
+    squared intervals, holds for independent test tasks. Raises KeyError, TypeError or ValueError if
+    results.json lacks a metric's mean or interval.
     """
     evaluation, row = run.results.get("eval", {}), run.results.get("published") or {}
+    facts = run.config.get("run", {}) | run.results
     record: dict[str, Any] = dict.fromkeys(_COLUMNS)
-    record |= {name: run.results.get(name, run.flags.get(name)) for name in _COPIED}
+    record |= {name: facts.get(name) for name in _COPIED}
     record |= {"workdir": run.workdir, "status": run.status, "step": run.step, "note": run.note}
-    record["planned_steps"] = run.flags.get("steps")
-    record["setting"] = _setting_of(record, run.flags)
-    record |= {"norm": evaluation.get("norm", run.flags.get("norm")), "tasks": evaluation.get("tasks")}
+    record["planned_steps"] = run.config.get("steps")
+    record["setting"] = _setting(record, run.words)
+    record |= {"norm": evaluation.get("norm", facts.get("norm")), "tasks": evaluation.get("tasks")}
     record["tasks_per_second"] = (run.results.get("train") or {}).get("tasks_per_second")
     if run.status != "finished":
         return record
-    metric = metric or measured(run.results)
-    ours = summary(run.results, metric)
+    metric = metric or headline_metric(run.results)
+    ours = metric_summary(run.results, metric)
     record |= {"metric": metric, "mean": ours["mean"], "ci95": ours["ci95"]}
     theirs = row.get(metric)
     if theirs:
@@ -99,9 +105,9 @@ def compare(run: Run, metric: str | None = None) -> dict[str, Any]:
     return record
 
 
-def measured(results: dict[str, Any]) -> str:
-    """What a run is about: the first metric that the published row has too, or else accuracy, the squared
-    error, or the first there is. Raises ValueError where there is none."""
+def headline_metric(results: dict[str, Any]) -> str:
+    """Choose a run's main metric: the first one that the published row has too, or else accuracy, the squared
+    error, or the first of all. Raises ValueError if there is none."""
     metrics = results["eval"]["metrics"]
     if not metrics:
         raise ValueError("it holds no metric")
@@ -109,44 +115,47 @@ def measured(results: dict[str, Any]) -> str:
     return next(name for name in wanted if name in metrics)
 
 
-def shown(results: dict[str, Any]) -> list[str]:
-    """The metrics by which a run is shown: of an online stream the accuracies by shot, those that the
-    published row has or else 1, 5 and 8; of others what they are about, see `measured`."""
+def displayed_metrics(results: dict[str, Any]) -> list[str]:
+    """List the metrics to display of a run.
+
+    They are the accuracies by shot of an online stream, those that the published row has or else 1, 5 and 8;
+    and the headline metric of any other run.
+    """
     names = metrics_of(results.get("published") or {}) or [f"accuracy_{shot}_shot" for shot in _SHOTS]
     by_shot = [name for name in names if name.endswith("_shot") and name in results["eval"]["metrics"]]
-    return by_shot or [measured(results)]
+    return by_shot or [headline_metric(results)]
 
 
-def summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
-    """A metric of results.json as the papers print it: {"mean", "ci95"} and, where the run has it, "std".
+def metric_summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
+    """Convert a metric of results.json to the papers' form: {"mean", "ci95"} and, if the run has it, "std".
 
-    Accuracies between 0 and 1 are in percent; the interval is None where there is none. Of several seeds,
-    where the paper reports each run's median over the tasks, so do we. Raises ValueError for a mean or an
-    interval that is not finite.
+    Accuracies between 0 and 1 become percent; the interval is None if there is none. With several seeds, the
+    mean is over each seed's median over the tasks if the paper reports medians. Raises ValueError for a mean
+    or an interval that is not finite.
     """
     seeds = results["eval"].get("seeds")
     scale = 100.0 if metric.startswith("accuracy") else 1.0
     paper = (results.get("published") or {}).get("paper") or _PAPERS.get(results.get("experiment", ""))
     by_medians = seeds and papers().get(str(paper), {}).get("statistic") == "median"
-    found = seeds[metric]["of_medians"] if by_medians else results["eval"]["metrics"][metric]
-    names = ("mean", "ci95", "std") if "std" in found else ("mean", "ci95")
-    ours = {name: None if found[name] is None else scale * found[name] for name in names}
+    summary = seeds[metric]["of_medians"] if by_medians else results["eval"]["metrics"][metric]
+    names = ("mean", "ci95", "std") if "std" in summary else ("mean", "ci95")
+    ours = {name: None if summary[name] is None else scale * summary[name] for name in names}
     if ours["mean"] is None or not all(math.isfinite(value) for value in ours.values() if value is not None):
         raise ValueError(f"its {metric} is not finite")
     return ours
 
 
-def to_csv(runs: Sequence[Run]) -> str:
-    """The runs as CSV, a line each, with the columns of `compare`."""
+def to_csv(runs: Sequence[StoredRun]) -> str:
+    """Write the runs as CSV, a line each, with the columns of `compare_with_paper`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(compare(run) for run in runs)
+    writer.writerows(compare_with_paper(run) for run in runs)
     return text.getvalue()
 
 
-def to_markdown(runs: Sequence[Run]) -> str:
-    """The runs as Markdown: beside their published rows, those without results, and the papers' tables."""
+def to_markdown(runs: Sequence[StoredRun]) -> str:
+    """Write the runs as Markdown: their published rows, runs without results, and the papers' tables."""
     parts = ["# Runs beside the published numbers", _finished_table(runs), _others(runs)]
     for paper, content in papers().items():
         parts += [_paper_table(paper, table, runs) for table in content["tables"]]
@@ -159,31 +168,35 @@ def _runs_in(folder: Path) -> list[Path]:
     return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _runs_in(inner)]
 
 
-def _read(workdir: Path) -> Run:
-    name, flags, step = str(workdir), _flags(workdir), _last_step(workdir)
+def _read(workdir: Path) -> StoredRun:
+    name, config, step = str(workdir), _read_config(workdir), _last_step(workdir)
     try:
         results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-        run = Run(name, "finished", results.get("steps", step), results, flags)
-        for metric in (None, *shown(results)):
-            compare(run, metric)
+        run = StoredRun(name, "finished", results.get("steps", step), results, config)
+        for metric in (None, *displayed_metrics(results)):
+            compare_with_paper(run, metric)
     except FileNotFoundError:
-        return Run(name, "unfinished", step, {}, flags, "no results.json")
+        return StoredRun(name, "unfinished", step, {}, config, "no results.json")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        what = f"{type(error).__name__}: {error}"
-        return Run(name, "damaged", step, {}, flags, f"results.json cannot be used ({what}); run it again")
+        reason = f"{type(error).__name__}: {error}"
+        return StoredRun(
+            name, "damaged", step, {}, config, f"results.json cannot be used ({reason}); run it again"
+        )
     return run
 
 
-def _flags(workdir: Path) -> dict[str, Any]:
+def _read_config(workdir: Path) -> dict[str, Any]:
+    """Read config.json; {} if it is missing, or if it is not of the form that this module uses."""
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        return {**config.get("identity", {}), **config["flags"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        words_of(config)
+        return config if isinstance(config.get("run", {}), dict) else {}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
 def _last_step(workdir: Path) -> int | None:
-    """The step of the last whole line of metrics.jsonl: a killed run may have left half a line."""
+    """Read the step of the last whole line of metrics.jsonl: a killed run may have left half a line."""
     try:
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -197,11 +210,11 @@ def _last_step(workdir: Path) -> int | None:
 
 
 def metrics_of(row: Row) -> list[str]:
-    """The metrics of a published row, in its order."""
+    """List the metrics of a published row, in its order."""
     return [name for name, value in row.items() if isinstance(value, dict) and "mean" in value]
 
 
-def _finished_table(runs: Sequence[Run]) -> str:
+def _finished_table(runs: Sequence[StoredRun]) -> str:
     head = [
         "workdir",
         "algorithm",
@@ -216,7 +229,9 @@ def _finished_table(runs: Sequence[Run]) -> str:
     ]
     rows = []
     finished = [run for run in runs if run.status == "finished"]
-    for record in (compare(run, metric) for run in finished for metric in shown(run.results)):
+    for record in (
+        compare_with_paper(run, metric) for run in finished for metric in displayed_metrics(run.results)
+    ):
         source = _source(record["paper"], record["table"]) if record["paper"] else ""
         metric = record["metric"] + (" (%)" if record["metric"].startswith("accuracy") else "")
         ours = plus_minus(record["mean"], record["ci95"])
@@ -227,27 +242,27 @@ def _finished_table(runs: Sequence[Run]) -> str:
     if not rows:
         return ""
     note = (
-        "Mean ± 95 % interval over the test tasks, of several seeds over the seeds (of learned optimisers: "
-        "over each seed's median); difference: ours less the paper's, with the interval that holds for "
-        "independent test tasks."
+        "Mean ± 95 % interval over the test tasks, or over the seeds if there are several (for learned "
+        "optimizers: over each seed's median); difference: ours less the paper's, with the interval that "
+        "holds for independent test tasks."
     )
     return f"{note}\n\n{markdown_table(head, rows)}"
 
 
-def _others(runs: Sequence[Run]) -> str:
+def _others(runs: Sequence[StoredRun]) -> str:
     lines = []
-    for run, record in ((run, compare(run)) for run in runs if run.status != "finished"):
+    for run, record in ((run, compare_with_paper(run)) for run in runs if run.status != "finished"):
         last = "no step logged" if run.step is None else f"last logged step {_steps(record)}"
-        what = "" if run.status == "unfinished" else f"; {run.note}"
-        lines.append(f"- `{run.workdir}`: {run.status}, {last}{what}")
+        note = "" if run.status == "unfinished" else f"; {run.note}"
+        lines.append(f"- `{run.workdir}`: {run.status}, {last}{note}")
     return "\n".join(["## Without results", "", *lines]) if lines else ""
 
 
-def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
-    """A published table with our runs beneath the rows they reproduce."""
-    rows, content = published(paper, table), papers()[paper]
+def _paper_table(paper: str, table: str, runs: Sequence[StoredRun]) -> str:
+    """Format a published table, with our runs beneath the rows that they reproduce."""
+    rows, content = published_rows(paper, table), papers()[paper]
     columns = list(dict.fromkeys((row["dataset"], row["way"], row["shot"]) for row in rows))
-    ours = _ours_by_setting(runs)
+    ours = _ours_by_row(runs)
     lines: dict[tuple[str, str], dict[Any, Row]] = {}
     for row in rows:
         column = row["dataset"], row["way"], row["shot"]
@@ -255,21 +270,21 @@ def _paper_table(paper: str, table: str, runs: Sequence[Run]) -> str:
     body = []
     for (method, backbone), cells in lines.items():
         body.append([method, backbone, *(_published_cell(cells.get(column)) for column in columns)])
-        mine = [ours.get(_run_behind(cells[column]), []) if column in cells else [] for column in columns]
+        mine = [ours.get(_source_key(cells[column]), []) if column in cells else [] for column in columns]
         body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
     head = ["method", "backbone", *(_column(*column) for column in columns)]
     title = f"## {_source(paper, table)}: {content['tables'][table]['caption']}"
-    shown = " / ".join(dict.fromkeys(metric for row in rows for metric in metrics_of(row)))
-    legend = f"{shown.replace('_', ' ').capitalize()} (%)"
+    metrics = " / ".join(dict.fromkeys(metric for row in rows for metric in metrics_of(row)))
+    legend = f"{metrics.replace('_', ' ').capitalize()} (%)"
     legend += f", {content['evaluation']} ({content['authors']}, {content['venue']})."
     if any(row["origin"] == "official_code" for row in rows):
         legend += " †: run by the authors with the method's official code."
     return f"{title}\n\n{legend}\n\n{markdown_table(head, body)}"
 
 
-def _run_behind(row: Row) -> tuple[Any, ...]:
-    """The setting of a row, or of that which it repeats from another table."""
-    return setting(row | row.get("repeats", {}))
+def _source_key(row: Row) -> tuple[Any, ...]:
+    """Return the key of a row, or of the row that it repeats from another table."""
+    return row_key(row | row.get("repeats", {}))
 
 
 def _column(dataset: str, way: int | None, shot: int | None) -> str:
@@ -277,15 +292,15 @@ def _column(dataset: str, way: int | None, shot: int | None) -> str:
     return " ".join([dataset, *episode])
 
 
-def _ours_by_setting(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[str]]:
-    found: dict[tuple[Any, ...], list[str]] = {}
+def _ours_by_row(runs: Sequence[StoredRun]) -> dict[tuple[Any, ...], list[str]]:
+    cells: dict[tuple[Any, ...], list[str]] = {}
     for run in runs:
-        if compare(run)["paper"]:
+        if compare_with_paper(run)["paper"]:
             row, metrics = run.results["published"], run.results["eval"]["metrics"]
-            ours = [summary(run.results, name) for name in metrics_of(row) if name in metrics]
+            ours = [metric_summary(run.results, name) for name in metrics_of(row) if name in metrics]
             values = " / ".join(plus_minus(one["mean"], one["ci95"]) for one in ours)
-            found.setdefault(setting(row), []).append(f"**{values}** (`{run.workdir}`)")
-    return found
+            cells.setdefault(row_key(row), []).append(f"**{values}** (`{run.workdir}`)")
+    return cells
 
 
 def _published_cell(row: Row | None) -> str:
@@ -303,10 +318,10 @@ def _method(row: Row) -> str:
     return f"{row['method']} ({row['variant']})" if row.get("variant") else str(row["method"])
 
 
-def _setting_of(record: dict[str, Any], flags: dict[str, Any]) -> str:
+def _setting(record: dict[str, Any], words: Sequence[Word]) -> str:
     episode = [f"{record[name]}-{name}" for name in ("way", "shot") if record[name] is not None]
     usual = " ".join(str(part) for part in (record["dataset"], record["backbone"], *episode) if part)
-    return ", ".join(filter(None, [usual, *unusual(flags)]))
+    return ", ".join(filter(None, [usual, *unusual_words(words)]))
 
 
 def _steps(record: dict[str, Any]) -> str:
@@ -315,17 +330,17 @@ def _steps(record: dict[str, Any]) -> str:
 
 
 def plus_minus(mean: float | None, ci95: float | None, sign: str = "") -> str:
-    """A mean and its interval as text, "+" for `sign` to show that of the mean too; empty without a mean."""
+    """Format a mean and its interval, with the mean's sign if `sign` is "+"; empty without a mean."""
     if mean is None:
         return ""
     return f"{mean:{sign}.2f}" + ("" if ci95 is None else f" ± {ci95:.2f}")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown; a cell that is None is empty."""
+    """Format a table in Markdown; a cell that is None is empty."""
 
     def line(cells: Sequence[Any]) -> str:
-        shown = ("" if cell is None else str(cell).replace("|", "\\|") for cell in cells)
-        return f"| {' | '.join(shown)} |"
+        texts = ("" if cell is None else str(cell).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(texts)} |"
 
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])

@@ -1,4 +1,4 @@
-"""What the learned rules that treat every coordinate alike have in common."""
+"""Shared parts of the learned rules that treat every coordinate alike."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jmeta.checks import difference
-from jmeta.types import Array, Key, PyTree, Rule
+from jmeta.tree import difference
+from jmeta.types import Array, Key, PyTree
 
 
 def log_and_sign(values: Array, *, scale: float = 10.0) -> Array:
-    """Values [...] of any magnitude as two numbers of order one, [..., 2].
+    """Represent values [...] of any magnitude by two numbers of order one, [..., 2].
 
-    (log(|v| + 1e-8) / p, sign v) where |v| >= exp(-p), and (-1, exp(p) v) below, p = `scale` (Andrychowicz et
+    (log(|v| + 1e-8) / p, sign v) if |v| >= exp(-p), and (-1, exp(p) v) below, p = `scale` (Andrychowicz et
     al. 2016, App. A; with the 1e-8 of Ravi & Larochelle's code).
     """
     size = jnp.abs(values)
@@ -25,16 +25,16 @@ def log_and_sign(values: Array, *, scale: float = 10.0) -> Array:
 
 
 def uniform(key: Key, shape: Sequence[int], bound: float, dtype: jnp.dtype) -> Array:
-    """Uniform in [-bound, bound)."""
+    """Draw uniformly from [-bound, bound)."""
     return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
 
-def require_given(rule: str, **read: PyTree) -> None:
-    """Raise where the rule of that name is at work without what it reads: `loss` or `parameters`, None.
+def require_inputs(rule: str, **inputs: PyTree) -> None:
+    """Raise ValueError, in the name of `rule`, if one of its inputs, `loss` or `parameters`, is None.
 
-    An inner loop gives both; a rule that is an optax transformation has to be given them.
+    An inner loop passes both; a caller of the rule as an optax transformation may forget them.
     """
-    for name, value in read.items():
+    for name, value in inputs.items():
         if value is None:
             raise ValueError(
                 f"{rule}: no {name}; this rule reads the {name}: tx.update(grads, state, params, value=loss)"
@@ -42,28 +42,11 @@ def require_given(rule: str, **read: PyTree) -> None:
 
 
 def require_rates_of(rule: str, rates: PyTree, params: PyTree) -> None:
-    """Raise where learned `rates`, one a coordinate, were not learned on a network with these `params`."""
-    found = difference(rates, params)
-    if found:
+    """Raise ValueError if learned `rates`, one for each coordinate, do not fit a network with `params`."""
+    mismatch = difference(rates, params)
+    if mismatch:
         raise ValueError(
-            f"{rule}: the rates belong to the network they were learned on; rates{found.where}: "
-            f"{found.before}, of the parameters here: {found.after}; a rule that was learned without rates "
-            "(learn_rates=False) trains other networks"
+            f"{rule}: the rates belong to the network they were learned on; rates{mismatch.path}: "
+            f"{mismatch.before}, of the parameters here: {mismatch.after}; a rule that was learned without "
+            "rates (learn_rates=False) trains other networks"
         )
-
-
-def clip_gradients(rule: Rule, limit: float) -> Rule:
-    """`rule` on gradients clamped elementwise to [-limit, limit], as TURTLE's and MAML's code clamp them.
-
-    The derivative through a clamped coordinate is zero. Raises ValueError for a limit that is not positive.
-    """
-    if not limit > 0:
-        raise ValueError(f"clip_gradients: limit={limit}; expected a positive number")
-
-    def update(
-        hyper: PyTree, grads: PyTree, carry: PyTree, params: PyTree, *, loss: Array, step: Array
-    ) -> tuple[PyTree, PyTree]:
-        clipped = jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads)
-        return rule.update(hyper, clipped, carry, params, loss=loss, step=step)
-
-    return Rule(rule.init, rule.start, update)

@@ -1,4 +1,4 @@
-"""Gradient descent whose every coordinate is let through or held by a learned score (sparse-MAML).
+"""Gradient descent with a learned mask on the coordinates (sparse-MAML).
 
 von Oswald et al., Learning where to learn, NeurIPS 2021, equations 4 and 5.
 """
@@ -15,12 +15,12 @@ from jmeta.types import Array, Key, PyTree, Rule
 
 
 def masked_sgd(rate: float | Array) -> Rule:
-    """w <- w - rate * 1[m >= 0] * g, with a meta-learned score m for every entry of w as `hyper`.
+    """Build w <- w - rate * 1[m >= 0] * g, with a meta-learned score m for every entry of w as `hyper`.
 
     The mask's derivative in m is that of the identity, so that the scores of a first-order inner loop have
     the gradient - rate * G * sum_k g_k, G being the outer gradient at the adapted weights (eq. 5). Scores
     start as in the released code: uniform in +-sqrt(6 / fan in) for kernels and in +-1/2 for vectors, less
-    their mean, so that about half of each array is held.
+    their mean, so that about half of each array is frozen.
     """
 
     def start(key: Key, leaf: Array) -> Array:
@@ -28,20 +28,20 @@ def masked_sgd(rate: float | Array) -> Rule:
         scores = jax.random.uniform(key, leaf.shape, leaf.dtype, -bound, bound)
         return scores - jnp.broadcast_to(scores.mean(), leaf.shape)
 
-    return _scored(start, lambda scores: jnp.asarray(rate, scores.dtype) * straight_through(scores))
+    return _by_scores(start, lambda scores: jnp.asarray(rate, scores.dtype) * straight_through(scores))
 
 
 def rectified_sgd(rate: float | Array) -> Rule:
-    """w <- w - max(m, 0) * g, with a meta-learned m for every entry of w as `hyper`, `rate` at first.
+    """Build w <- w - max(m, 0) * g, with a meta-learned m for every entry of w as `hyper`, initially `rate`.
 
     The rectifier's derivative is that of the identity, so that a rate that was shut off can come back
     (sparse-ReLU-MAML).
     """
-    return _scored(lambda key, leaf: jnp.full(leaf.shape, rate, leaf.dtype), straight_through_relu)
+    return _by_scores(lambda key, leaf: jnp.full(leaf.shape, rate, leaf.dtype), straight_through_relu)
 
 
-def _scored(start: Callable[[Key, Array], Array], rates: Callable[[Array], Array]) -> Rule:
-    """The rule whose rates are made of scores that `start` makes for each parameter array."""
+def _by_scores(start: Callable[[Key, Array], Array], rates: Callable[[Array], Array]) -> Rule:
+    """Build the rule with a rate of each score; `start` draws the scores of each parameter array."""
 
     def init(key: Key, params: PyTree) -> PyTree:
         leaves = jax.tree.leaves(params)

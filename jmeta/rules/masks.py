@@ -1,4 +1,7 @@
-"""Masks and rates that are learned by straight-through gradients (von Oswald et al., NeurIPS 2021)."""
+"""Masks and rates learned by straight-through gradients (von Oswald et al., NeurIPS 2021).
+
+Deviations. A mask is 1 at a score of 0; for sparse-La-MAML the paper writes m > 0.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from jmeta.types import Array, PyTree
 
 @jax.custom_jvp
 def straight_through(scores: Array) -> Array:
-    """1 where `scores` [...] >= 0 and 0 elsewhere, in their type, with the derivative of the identity.
+    """Compute the mask 1[`scores` >= 0] of scores [...], in their dtype, with the derivative of the identity.
 
     A coordinate that is masked out still has a gradient, and so can come back (sparse-MAML, eq. 5).
     """
@@ -19,7 +22,7 @@ def straight_through(scores: Array) -> Array:
 
 @jax.custom_jvp
 def straight_through_relu(scores: Array) -> Array:
-    """max(`scores`, 0) with the derivative of the identity (sparse-ReLU-MAML)."""
+    """Compute max(`scores`, 0) with the derivative of the identity (sparse-ReLU-MAML)."""
     return jax.nn.relu(scores)
 
 
@@ -28,18 +31,18 @@ straight_through_relu.defjvp(lambda primals, tangents: (straight_through_relu(*p
 
 
 def sparsity(scores: Array) -> Array:
-    """Share [] of the entries of masks or rates that hold their weight still, those below or at zero.
+    """Compute the share [] of masks or rates at or below zero, which freeze their weights.
 
-    A mask at exactly 0 lets its weight move; it is counted all the same, for a learned number is never there.
+    A mask at exactly 0 lets its weight move; it is counted all the same, as a learned number is never there.
     """
     return jnp.mean(scores <= 0)
 
 
 def sparsity_by_layer(scores: PyTree) -> dict[str, Array]:
-    """`sparsity` of masks or rates {layer: {"kernel", "bias"}}: `sparsity/W1`, `sparsity/b1`, ... from the
-    input on, with the layer `head` last, and `sparsity` of all entries together; each [].
+    """Compute `sparsity` of masks or rates {layer: {"kernel", "bias"}}, layer by layer and overall.
 
-    Layers without a mask (None) are passed over.
+    Returns `sparsity/W1`, `sparsity/b1`, ... from the input on, with the layer `head` last, and `sparsity` of
+    all entries together; each []. Layers without a mask (None) are skipped.
     """
     masked = [name for name, layer in scores.items() if layer.get("kernel") is not None]
     layers = sorted(masked, key=lambda name: (name == "head", name))

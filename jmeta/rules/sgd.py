@@ -9,21 +9,21 @@ import jax.numpy as jnp
 
 from jmeta.types import Array, Key, PyTree, Rule
 
-LEARN = (None, "scalar", "leaf", "element", "step_leaf")
+_LEARN = (None, "scalar", "leaf", "element", "step_leaf")
 
 
 def sgd(
-    rate: float,
+    rate: float | Array,
     *,
     learn: Literal["scalar", "leaf", "element", "step_leaf"] | None = None,
     steps: int | None = None,
 ) -> Rule:
-    """Gradient descent, w <- w - rate * g.
+    """Build gradient descent, w <- w - rate * g.
 
     Args:
-      rate: the learning rate, or what a learned one starts from.
-      learn: what of the rate is meta-learned and so lies in `hyper`: nothing (`hyper` is `()`); "scalar", one
-        number []; "leaf", a number [] for each parameter array; "element", an array of the parameter's shape
+      rate: the learning rate, initially if it is learned.
+      learn: the meta-learned form of the rate, in `hyper`: None (`hyper` is `()`); "scalar", one number [];
+        "leaf", a number [] for each parameter array; "element", an array of the parameter's shape
         (Meta-SGD, Li et al. 2017; may turn negative); "step_leaf", numbers [steps] for each parameter array
         (MAML++, Antoniou et al. 2019).
       steps: number of steps that have a rate of their own under "step_leaf"; later steps keep the last one.
@@ -32,14 +32,14 @@ def sgd(
       A `Rule` without carry.
 
     Raises:
-      ValueError: for an unknown `learn`, or `steps` missing under "step_leaf" or given elsewhere.
+      ValueError: for an unknown `learn`, for "step_leaf" without `steps`, or for `steps` without it.
     """
-    if learn not in LEARN:
-        raise ValueError(f"sgd: learn={learn!r}; expected one of {', '.join(map(repr, LEARN))}")
+    if learn not in _LEARN:
+        raise ValueError(f"sgd: learn={learn!r}; expected one of {', '.join(map(repr, _LEARN))}")
     if learn == "step_leaf" and (steps is None or steps < 1):
         raise ValueError(f"sgd: steps={steps}; learn='step_leaf' needs the number of inner steps, at least 1")
     if learn != "step_leaf" and steps is not None:
-        raise ValueError(f"sgd: steps={steps} means something under learn='step_leaf' only; leave it out")
+        raise ValueError(f"sgd: steps={steps} is an option of learn='step_leaf' only; leave it out")
     shape_of = {
         "leaf": lambda leaf: (),
         "element": lambda leaf: leaf.shape,

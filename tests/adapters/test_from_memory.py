@@ -7,14 +7,14 @@ import optax
 import pytest
 
 import jmeta
-from jmeta.memory.catalog import build, logits
-from jmeta.outer.play import adapt_and_predict
+from jmeta.memory.readout import logits
+from jmeta.outer.episode import adapt_and_predict
 
 WAY = 4
 MEMORIES = {
-    "cl_lstm": build("cl_lstm", way=WAY, filters=2, hidden=3),
-    "lstm": build("lstm", way=WAY, hidden=3),
-    "cpm": build("cpm", way=WAY, encoder={"filters": 2, "groups": 1, "pooled": [True]}, hidden=3),
+    "cl_lstm": jmeta.cl_lstm(WAY, filters=2, hidden=3),
+    "lstm": jmeta.lstm(WAY, hidden=3),
+    "cpm": jmeta.cpm(WAY, jmeta.conv_encoder(filters=2, groups=1, pooled=[True]), hidden=3),
 }
 
 
@@ -27,7 +27,7 @@ def draw_task(delay=1):
     return jmeta.Task(stream, query)
 
 
-def answered(adapter, meta, task, x):
+def predict(adapter, meta, task, x):
     return adapt_and_predict(adapter, meta, {}, task.support, x, jax.random.key(0), train=False)[0]
 
 
@@ -36,8 +36,8 @@ def test_a_query_is_the_step_after_the_stream(name, delay):
     """Each query by itself at the end of the stream, where the next label arrives, gives the same logits."""
     memory, task = MEMORIES[name], draw_task(delay)
     meta, _ = jax.jit(memory.init)(jax.random.key(0), task.support.x)
-    adapter = jmeta.from_memory(memory, delay=delay, readout=logits)
-    outputs = jax.jit(lambda meta, x: answered(adapter, meta, task, x))(meta, task.query.x)
+    adapter = jmeta.from_memory(memory, delay=delay)
+    outputs = jax.jit(lambda meta, x: predict(adapter, meta, task, x))(meta, task.query.x)
 
     @jax.jit
     def last_step(x):
@@ -48,20 +48,20 @@ def test_a_query_is_the_step_after_the_stream(name, delay):
         )  # fmt: skip
         return logits(jmeta.unroll(memory, meta, {}, longer, train=False)[0])[-1]
 
-    for x, found in zip(task.query.x, outputs):
-        np.testing.assert_allclose(found, last_step(x), rtol=1e-9, atol=1e-12)
+    for x, output in zip(task.query.x, outputs):
+        np.testing.assert_allclose(output, last_step(x), rtol=1e-9, atol=1e-12)
 
 
 def test_queries_know_nothing_of_each_other_and_change_nothing():
     memory, task = MEMORIES["lstm"], draw_task()
     meta, _ = jax.jit(memory.init)(jax.random.key(0), task.support.x)
     adapter = jmeta.from_memory(memory)
-    answer = jax.jit(lambda x: answered(adapter, meta, task, x))
+    answer = jax.jit(lambda x: predict(adapter, meta, task, x))
     outputs = answer(task.query.x)
     np.testing.assert_allclose(answer(task.query.x[::-1]), outputs[::-1], rtol=1e-12)
     np.testing.assert_allclose(answer(task.query.x[:2]), outputs[:2], rtol=1e-12)
     fast, state, _ = adapter.adapt(meta, {}, task.support, None, train=False)
-    _, carry = jmeta.unroll(memory, meta, {}, task.support, train=False)
+    _, carry, _ = jmeta.unroll(memory, meta, {}, task.support, train=False)
     jax.tree.map(np.testing.assert_array_equal, fast.carry, carry)
     twice = [adapter.predict(meta, fast, state, task.query.x, None, train=False)[0] for _ in range(2)]
     np.testing.assert_array_equal(*twice)
@@ -75,14 +75,14 @@ def test_the_last_label_enters_only_the_queries():
     other = task.support._replace(y=task.support.y.at[-1].set(0))
     first, second = adapt(task.support), adapt(other)
     jax.tree.map(np.testing.assert_array_equal, first.carry, second.carry)
-    predict = jax.jit(lambda fast: adapter.predict(meta, fast, {}, task.query.x, None, train=False)[0])
-    assert (predict(first) != predict(second)).any()
+    answer = jax.jit(lambda fast: adapter.predict(meta, fast, {}, task.query.x, None, train=False)[0])
+    assert (answer(first) != answer(second)).any()
     earlier = task.support._replace(feedback=task.support.feedback.at[-1].set(0))
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (first.carry, adapt(earlier).carry))))
 
 
-def test_rematerialised_and_truncated_memories_train_through_the_stream():
-    """Equal gradients with and without rematerialisation; none through a state that is always cut."""
+def test_rematerialized_and_truncated_memories_train_through_the_stream():
+    """Equal gradients with and without rematerialization; none through a state that is always cut."""
     memory, task = MEMORIES["lstm"], draw_task()
     tasks = jax.tree.map(lambda leaf: leaf[None], task)
     grads = []

@@ -1,4 +1,4 @@
-"""The gradient adapter: MAML, FOMAML, ANIL and BOIL, normalisation policies, masks and noise."""
+"""The gradient adapter: MAML, FOMAML, ANIL and BOIL, normalization policies, masks and noise."""
 
 import functools
 
@@ -10,7 +10,8 @@ import pytest
 from flax import linen as nn
 
 import jmeta
-from jmeta.models.layers import BatchNorm, Conv, max_pool
+from jmeta.models.conv import Conv, max_pool
+from jmeta.models.norm import BatchNorm
 from jmeta.types import Batch, Model, Task
 
 WAY = 3
@@ -43,11 +44,11 @@ NET, PAIR = jmeta.from_linen(Net()), (jmeta.from_linen(Body()), jmeta.from_linen
 
 def draw_task(key=KEY, shot=2, query=3):
     keys = jax.random.split(key, 3)
-    centres = 2 * jax.random.normal(keys[0], (WAY, 4))
+    centers = 2 * jax.random.normal(keys[0], (WAY, 4))
 
     def batch(key, count):
         y = jnp.arange(WAY * count, dtype=jnp.int32) % WAY
-        return Batch(centres[y] + jax.random.normal(key, (y.size, 4)), y)
+        return Batch(centers[y] + jax.random.normal(key, (y.size, 4)), y)
 
     return Task(batch(keys[1], shot), batch(keys[2], query))
 
@@ -116,18 +117,15 @@ def test_anil_is_maml_restricted_to_the_head(start, norm, train):
     task, params, state = start
     whole = build(adapted=["head"], norm=norm, order="exact")
     anil = jmeta.anil(*PAIR, jmeta.cross_entropy, jmeta.sgd(0.1), 2, norm=norm, order="mixed")
-    pair_params = {"body": params["body"], "head": params["head"]}
-    pair_state = {"body": {"batch_stats": state["batch_stats"]["body"]}, "head": {}}
-    assert_like_init(anil, pair_params, pair_state, task)
+    meta = {"body": params["body"], "head": {"params": params["head"], "rule": ()}}
+    body_state = {"batch_stats": state["batch_stats"]["body"]}
+    initial = jax.eval_shape(anil.init, KEY, task.support.x)
+    assert jax.tree.map(jnp.shape, (meta, body_state)) == jax.tree.map(jnp.shape, initial)
     outputs, grads = outer_gradient(whole, {"params": params, "rule": ()}, state, task, train)
-    got, pair_grads = outer_gradient(anil, {"params": pair_params, "rule": ()}, pair_state, task, train)
+    got, head_grads = outer_gradient(anil, meta, body_state, task, train)
     assert_close(got, outputs)
-    assert_close(pair_grads["params"], grads["params"])
-
-
-def assert_like_init(adapter, params, state, task):
-    meta, initial = jax.eval_shape(adapter.init, KEY, task.support.x)
-    assert jax.tree.map(jnp.shape, (params, state)) == jax.tree.map(jnp.shape, (meta["params"], initial))
+    assert_close(head_grads["body"], grads["params"]["body"])
+    assert_close(head_grads["head"]["params"], grads["params"]["head"])
 
 
 def test_boil_leaves_the_head_alone_and_fomaml_is_the_gradient_at_the_end(start):
@@ -230,8 +228,8 @@ def test_each_step_keeps_statistics_of_its_own(start):
         assert not np.allclose(play(adapter, meta, foreign, task, train=False)[0], outputs)
 
 
-@pytest.mark.parametrize("model, norm", [(NET, "batch"), (PAIR, "support")], ids=["whole", "pair"])
-def test_padding_changes_nothing_and_absent_ways_are_masked(model, norm):
+@pytest.mark.parametrize("kind", ["whole", "head"])
+def test_padding_changes_nothing_and_absent_ways_are_masked(kind):
     task = draw_task()
     present = Task(*(Batch(b.x[b.y < 2], b.y[b.y < 2], jnp.ones(sum(b.y < 2))) for b in task))
 
@@ -239,7 +237,8 @@ def test_padding_changes_nothing_and_absent_ways_are_masked(model, norm):
         rows = Batch(jnp.full((2, 4), 50.0), jnp.full(2, 2, jnp.int32), jnp.zeros(2))
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch, rows)
 
-    adapter = build(model, norm=norm)
+    anil = jmeta.anil(*PAIR, jmeta.cross_entropy, jmeta.sgd(0.1), 2, norm="support")
+    adapter = build() if kind == "whole" else anil
     meta, state = adapter.init(KEY, task.support.x)
     expected, _, info = play(adapter, meta, state, present, train=False)
     got, _, padded_info = play(adapter, meta, state, Task(*map(padded, present)), train=False)
@@ -247,7 +246,7 @@ def test_padding_changes_nothing_and_absent_ways_are_masked(model, norm):
     assert_close(padded_info, info)
     assert (got.argmax(-1) != 2).all() and (got[:, 2] < -1e8).all()
     dense, _, _ = jax.eval_shape(lambda: adapter.adapt(meta, state, task.support, KEY, train=False))
-    assert (dense.present if model is NET else dense.head.present) is None
+    assert dense.present is None
 
 
 def test_noise_is_drawn_in_training_only_and_anew_at_each_step():
@@ -288,12 +287,16 @@ def test_what_cannot_work_says_so():
         ({"norm": "layer"}, "norm is 'layer'"),
         ({"order": "second"}, "order='second'"),
         ({"test_steps": -1}, "steps=-1"),
-        ({"model": PAIR, "norm": "per_step"}, "whole network"),
-        ({"model": PAIR, "adapted": ["out"]}, "whole network"),
         ({"steps": 0, "norm": "per_step"}, "steps=0"),
     ):
         with pytest.raises(ValueError, match=words):
             build(**options)
+    with pytest.raises(ValueError, match="norm='per_step'"):
+        jmeta.anil(*PAIR, jmeta.cross_entropy, jmeta.sgd(0.1), 2, norm="per_step")
+    with pytest.raises(TypeError, match="adapted"):
+        jmeta.anil(*PAIR, jmeta.cross_entropy, jmeta.sgd(0.1), 2, adapted=["out"])
+    with pytest.raises(ValueError, match="running statistics"):
+        jmeta.anil(*PAIR[::-1], jmeta.cross_entropy, jmeta.sgd(0.1), 2).init(KEY, x)
     with pytest.raises(ValueError, match=r"\['hea'\] names no parameter of body/dense/bias"):
         build(adapted=["head", "hea"]).init(KEY, x)
     with pytest.raises(ValueError, match="selects no parameter"):

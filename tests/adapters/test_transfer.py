@@ -7,17 +7,18 @@ import optax
 import pytest
 
 import jmeta
-from jmeta.adapters.transfer import Schedule, from_scratch, pretrained, train_on
-from jmeta.data.episodes import flat_batches
+from jmeta.adapters.heads.fine_tuned import Schedule, train_on
+from jmeta.adapters.transfer import from_scratch, pretrained
+from jmeta.data.batches import supervised_batches
 from jmeta.models.heads import cosine_head
 from jmeta.types import Batch
 
 
 def _blobs(classes, count, seed):
-    """Points [total, 6] around a centre for each class, as a ClassDataset."""
+    """Points [total, 6] around a center for each class, as a ClassDataset."""
     rng = np.random.default_rng(seed)
-    centres = 3 * rng.standard_normal((classes, 1, 6))
-    x = centres + 0.5 * rng.standard_normal((classes, count, 6))
+    centers = 3 * rng.standard_normal((classes, 1, 6))
+    x = centers + 0.5 * rng.standard_normal((classes, count, 6))
     return jmeta.from_arrays(x.reshape(-1, 6).astype(np.float32), np.repeat(np.arange(classes), count))
 
 
@@ -34,13 +35,13 @@ def test_the_cosine_head_by_hand():
 
 
 def test_training_on_a_support_set_is_adam_and_keeps_the_best_check():
-    """One example, so that every drawn batch is known; and a rate at which later checks are worse."""
+    """One example, so that every drawn batch is known; and a rate at which later evaluations are worse."""
     x, y = jnp.array([[1.0, 2.0]], jnp.float32), jnp.array([1])
     support = Batch(x, y)
     outputs_of = lambda w, x: x @ w  # noqa: E731
     start = jnp.zeros((2, 3), jnp.float32)
     loss = jmeta.cross_entropy
-    found = train_on(outputs_of, loss, start, support, jax.random.key(0), Schedule(steps=8, checks=2))
+    found = train_on(outputs_of, loss, start, support, jax.random.key(0), Schedule(steps=8, evaluations=2))
     tx, w = optax.adam(1e-3), start
     opt = tx.init(w)
     for _ in range(4):  # the first check is right already, and the second no better
@@ -57,12 +58,12 @@ def test_every_step_is_taken(steps):
     outputs_of = lambda w, x: x * (w - 0.1 * (steps - 0.5)) * jnp.arange(2)[None]  # noqa: E731
     found = train_on(
         outputs_of, lambda outputs, batch: -outputs.sum(), jnp.zeros((1, 1)), support, jax.random.key(0),
-        Schedule(steps=steps, learning_rate=0.1, batch=1, checks=4),
+        Schedule(steps=steps, learning_rate=0.1, batch=1, evaluations=4),
     )  # fmt: skip
     np.testing.assert_allclose(found, 0.1 * steps, rtol=1e-6)  # Adam's step on a constant gradient
 
 
-@pytest.mark.parametrize("name", ["steps", "batch", "checks"])
+@pytest.mark.parametrize("name", ["steps", "batch", "evaluations"])
 def test_a_schedule_of_nothing(name):
     schedule = Schedule()._replace(**{name: 0})
     with pytest.raises(ValueError, match=f"from_scratch: {name}=0; expected at least 1"):
@@ -88,7 +89,7 @@ def test_pretraining_learns_classes_and_its_features_adapt(head):
     body = jmeta.mlp(widths=(16,))
     adapter = pretrained(body, make, 12, 4, jmeta.cross_entropy, schedule=Schedule(learning_rate=0.05))
     made = jmeta.learner(adapter, jmeta.cross_entropy, optax.adam(0.01), metrics=jmeta.accuracy)
-    train = flat_batches(data, size=32)
+    train = supervised_batches(data, size=32)
     task = train(jax.random.key(0))
     assert task.query.x.shape == (32, 6) and task.query.y.max() < 12
     state = made.init(jax.random.key(1), task)
@@ -115,18 +116,3 @@ def test_from_scratch_trains_the_whole_network_on_the_support_set():
     state = made.init(jax.random.key(0), sampler(jax.random.key(0)))
     values = jmeta.evaluate(made, state, sampler, num_tasks=20, key=jax.random.key(3))
     assert values["accuracy"].mean() > 0.8
-
-
-def test_flat_batches_draw_every_example_with_its_class():
-    data = jmeta.from_arrays(np.arange(6, dtype=np.float32)[:, None], np.array([0, 0, 0, 1, 1, 2]))
-    tasks = jax.vmap(flat_batches(data, size=50))(jax.random.split(jax.random.key(0), 40))
-    x, y = np.asarray(tasks.query.x).reshape(-1).astype(int), np.asarray(tasks.query.y).reshape(-1)
-    assert (y == np.array([0, 0, 0, 1, 1, 2])[x]).all()
-    apart = data._replace(offsets=data.offsets[[2, 0]], counts=data.counts[[2, 0]])  # of a split
-    task = flat_batches(apart, size=64)(jax.random.key(0))
-    assert (task.query.y == jnp.where(task.query.x[:, 0] == 5, 0, 1)).all() and task.query.x.max() == 5
-    assert sorted(set(task.query.x[:, 0].tolist())) == [0, 1, 2, 5]
-    counts = np.bincount(x, minlength=6)
-    assert ((counts - 2000 / 6) ** 2 / (2000 / 6)).sum() < 20.5  # chi-squared, 5 degrees, p = 0.001
-    with pytest.raises(ValueError, match="at least 1"):
-        flat_batches(data, size=0)

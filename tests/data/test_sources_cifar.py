@@ -6,7 +6,7 @@ import pytest
 from source_helpers import encode, noise, one_line, real_data, write_tree, write_zip
 
 from jmeta.data import splits
-from jmeta.data.catalog import dataset
+from jmeta.data.datasets import dataset
 from jmeta.data.sources import cifar
 
 SIZES = {"cifar_fs": (64, 16, 20), "fc100": (60, 20, 20)}
@@ -53,12 +53,12 @@ def write_tar(path, files):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(cifar, "IMAGES", 3)
+    monkeypatch.setattr(cifar, "_IMAGES_PER_CLASS", 3)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_published_splits(name):
-    lists = splits.published(name)
+    lists = splits.published_split(name)
     assert tuple(len(lists[split]) for split in ("train", "validation", "test")) == SIZES[name]
     assert {label for labels in lists.values() for label in labels} == set(cifar.class_names())
     assert len(cifar.class_names()) == 100
@@ -122,20 +122,20 @@ def test_class_folders_laid_out_otherwise_or_incomplete(tmp_path, small):
 
 
 def test_the_authors_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "SIZES", {"train": 200, "test": 100})
+    monkeypatch.setattr(cifar, "_SIZES", {"train": 200, "test": 100})
     write_zip(tmp_path / "cifar100.zip", class_folders("PNG"))
     data = dataset("cifar100", data_dir=tmp_path, cache=False)
     assert data.splits["train"].counts.tolist() == [2] * 100
     assert data.splits["test"].counts.tolist() == [1] * 100
     label = cifar.class_names().index("train")
     np.testing.assert_array_equal(data.splits["test"].examples[label], pictures()[("test", "train")][0])
-    monkeypatch.setattr(cifar, "SIZES", {"train": 300, "test": 100})
+    monkeypatch.setattr(cifar, "_SIZES", {"train": 300, "test": 100})
     with one_line("class 'apple' has 2 images, not 3"):
         dataset("cifar100", data_dir=tmp_path, cache=False)
 
 
 def test_cifar10_from_its_archive(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "SIZES", {"train": 50, "test": 10})
+    monkeypatch.setattr(cifar, "_SIZES", {"train": 50, "test": 10})
     names, images = cifar.class_names(cifar.CIFAR10), {}
     files = {cifar.CIFAR10.names: "\n".join((*names, "", "")).encode()}
     for number, name in enumerate((*cifar.CIFAR10.parts[0], *cifar.CIFAR10.parts[1])):
@@ -162,6 +162,6 @@ def test_real_cifar(tmp_path):
         for split, size in zip(("train", "validation", "test"), sizes):
             assert data.splits[split].counts.tolist() == [600] * size
             assert data.splits[split].examples.shape == (600 * size, 32, 32, 3)
-    found = cifar._found(cifar.CIFAR100, "cifar100", (), folder, False)
-    test = cifar._images(cifar.CIFAR100, found, ("test",), 32, str(tmp_path))
+    path = cifar.locate_cifar(folder, name="cifar100")
+    test = cifar._images(cifar.CIFAR100, path, ("test",), 32, str(tmp_path))
     assert (test.classes, test.counts) == (cifar.class_names(), (100,) * 100)

@@ -2,26 +2,26 @@ import pytest
 from source_helpers import encode, noise, one_line, write_tree, write_zip
 
 from jmeta.data import splits
-from jmeta.data.catalog import dataset
+from jmeta.data.datasets import dataset
 from jmeta.data.sources import class_folders
 
 COUNTS = {"mini_imagenet": (64, 16, 20), "tiered_imagenet": (351, 97, 160), "cub": (100, 50, 50)}
 PICTURE = encode(noise(0, 6, 6, 3), "JPEG")
 
 
-def published(name):
-    lists = splits.published({"mini_imagenet": "mini_imagenet_ravi"}.get(name, name))
+def class_lists(name):
+    lists = splits.published_split({"mini_imagenet": "mini_imagenet_ravi"}.get(name, name))
     return {split: [entry.partition(",")[0] for entry in entries] for split, entries in lists.items()}
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_published_splits_from_class_folders(tmp_path, monkeypatch, name):
-    lists = published(name)
+    lists = class_lists(name)
     assert tuple(len(lists[split]) for split in ("train", "validation", "test")) == COUNTS[name]
     assert len({label for labels in lists.values() for label in labels}) == sum(COUNTS[name])
-    monkeypatch.setattr(class_folders, "IMAGES", 2)
+    monkeypatch.setattr(class_folders, "_IMAGES_PER_CLASS", 2)
     few = {label: [1, 2] for labels in lists.values() for label in labels}
-    monkeypatch.setattr(class_folders, "numbers", lambda: few)
+    monkeypatch.setattr(class_folders, "image_numbers", lambda: few)
     files = {
         f"{split}/{label}/{row}.jpg": PICTURE
         for split, labels in zip(("train", "val", "test"), lists.values())
@@ -53,8 +53,8 @@ def test_published_images_are_chosen_from_ilsvrc():
 
 
 def test_published_image_numbers():
-    numbers = class_folders.numbers()
-    assert set(numbers) == {label for labels in published("mini_imagenet").values() for label in labels}
+    numbers = class_folders.image_numbers()
+    assert set(numbers) == {label for labels in class_lists("mini_imagenet").values() for label in labels}
     assert all(
         len(set(chosen)) == 600 and min(chosen) >= 1 and max(chosen) <= 1300 for chosen in numbers.values()
     )
@@ -66,12 +66,12 @@ def test_missing_and_empty_class_folders(tmp_path):
     (tmp_path / "mini-imagenet-cache-train.pkl").write_bytes(b"")
     with one_line("mini-imagenet-cache-train.pkl is there, but pickles run code"):
         dataset("mini_imagenet", data_dir=tmp_path)
-    first = published("cub")["train"][0]
+    first = class_lists("cub")["train"][0]
     write_tree(tmp_path / "CUB_200_2011/images", {f"{first}/1.jpg": PICTURE})
     with one_line("cub: 199 of 200 class folders are missing", tmp_path / "CUB_200_2011"):
         dataset("cub", data_dir=tmp_path, cache=False)
-    for labels in published("cub").values():
+    for labels in class_lists("cub").values():
         for label in labels:
             (tmp_path / "CUB_200_2011/images" / label).mkdir(exist_ok=True)
-    with one_line("holds no image (199 such classes)"):
+    with one_line("has no image (199 such classes)"):
         dataset("cub", data_dir=tmp_path / "CUB_200_2011", cache=False)

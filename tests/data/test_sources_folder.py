@@ -1,15 +1,14 @@
 import json
 import os
-import pickle
 
 import jax
 import numpy as np
 import pytest
 from source_helpers import encode, noise, one_line, write_tree, write_zip
 
-from jmeta.data.catalog import dataset
+from jmeta.data.datasets import dataset
 from jmeta.data.sources.folder import from_folder
-from jmeta.data.splits import by_seed
+from jmeta.data.splits import split_by_seed
 
 
 def class_folders(classes, images=3, prefix="", shape=(8, 8)):
@@ -32,18 +31,18 @@ def test_from_folder_groups_by_class_name(tmp_path):
     cat = {noise([1, row], 6, 9, 3).tobytes() for row in range(3)}
     assert {row.tobytes() for row in tree.examples[:3]} == cat
     np.testing.assert_array_equal(tree.examples, archive.examples)
-    assert from_folder(tmp_path / "pets", 4, colour=False).examples.shape == (6, 4, 4, 1)
+    assert from_folder(tmp_path / "pets", 4, color=False).examples.shape == (6, 4, 4, 1)
 
 
 def test_split_by_seed_is_stable_and_disjoint():
     names = [f"class{index}" for index in range(10)]
     shares = {"train": 0.64, "validation": 0.16, "test": 0.2}
-    split = by_seed(names, 0, shares)
+    split = split_by_seed(names, 0, shares)
     assert [len(split[name]) for name in shares] == [6, 2, 2]
     assert sorted(name for part in split.values() for name in part) == sorted(names)
-    assert by_seed(reversed(names), 0, shares) == split
-    assert any(by_seed(names, seed, shares) != split for seed in range(1, 4))
-    assert by_seed("abcdefghij", 0, shares)["test"] == ("f", "h")  # published numbers may rest on it
+    assert split_by_seed(reversed(names), 0, shares) == split
+    assert any(split_by_seed(names, seed, shares) != split for seed in range(1, 4))
+    assert split_by_seed("abcdefghij", 0, shares)["test"] == ("f", "h")  # published numbers may rest on it
 
 
 def test_own_images_to_episodes(tmp_path):
@@ -57,7 +56,7 @@ def test_own_images_to_episodes(tmp_path):
     assert task.query.x.shape == (10, 8, 8, 1)
     with pytest.raises(ValueError, match="5 classes, there are 2"):
         data.episodes("test", way=5, shot=1, query=2)
-    with pytest.raises(ValueError, match="'val' is none of train, validation, test"):
+    with pytest.raises(ValueError, match="'val' is not one of train, validation, test"):
         data.episodes("val", way=2, shot=1, query=2)
     other = dataset("folder", data_dir=source, seed=1, cache=str(tmp_path / "cache"))
     assert other.info.classes != data.info.classes
@@ -122,7 +121,7 @@ def test_unfit_folders(tmp_path):
     with one_line("only 2 classes", "from_folder"):
         dataset("folder", data_dir=tree, cache=False)
     (tree / "c").mkdir()
-    with one_line("class folder 'c' holds no image", tree):
+    with one_line("class folder 'c' has no image", tree):
         from_folder(tree)
     (tree / "c").rmdir()
     (tree / "loose.png").write_bytes(encode(noise(0, 8, 8)))
@@ -132,66 +131,3 @@ def test_unfit_folders(tmp_path):
     (tree / "a/0.png").write_bytes(b"garbage")
     with one_line("image does not decode", tree / "a/0.png"):
         from_folder(tree)
-
-
-def vectors(labels, seed=0):
-    labels = np.asarray(labels)
-    return {"x": np.random.default_rng(seed).normal(size=(len(labels), 4)), "y": labels}
-
-
-def test_features_by_seed_by_array_by_file_and_three_files(tmp_path):
-    labels = np.repeat(np.arange(5), 3)
-    arrays = vectors(labels)
-    np.savez(tmp_path / "all.npz", **arrays)
-    data = dataset("features", data_dir=tmp_path)
-    assert data.info.shape == (4,)
-    assert [len(data.info.classes[name]) for name in ("train", "validation", "test")] == [3, 1, 1]
-    (tmp_path / "split.json").write_text(json.dumps({"train": [4, 0], "validation": [1, 2], "test": [3]}))
-    data = dataset("features", data_dir=tmp_path / "all.npz", split=tmp_path / "split.json")
-    assert data.info.classes == {"train": ("0", "4"), "validation": ("1", "2"), "test": ("3",)}
-    np.testing.assert_array_equal(data.splits["test"].examples, arrays["x"][9:12].astype(np.float32))
-    split = np.array(["train"] * 6 + ["val"] * 3 + ["test"] * 6)
-    np.savez(tmp_path / "all.npz", split=split, **arrays)
-    data = dataset("features", data_dir=tmp_path)
-    assert data.info.classes == {"train": ("0", "1"), "validation": ("2",), "test": ("3", "4")}
-    for name in ("train", "validation", "test"):
-        np.savez(tmp_path / f"{name}.npz", **vectors(["b", "a", "b"]))
-    data = dataset("features", data_dir=tmp_path)
-    assert data.info.classes["validation"] == ("a", "b")
-    assert data.splits["train"].counts.tolist() == [1, 2]
-
-
-def test_unfit_features(tmp_path):
-    path, arrays = tmp_path / "all.npz", vectors([0, 0, 1, 1, 2, 2])
-    with one_line("features: no file is named"):
-        dataset("features")
-    with one_line("0 .npz files", tmp_path):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, x=arrays["x"])
-    with one_line("lacks y and has x", path):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, x=arrays["x"], y=np.array([object()] * 6))
-    with one_line("pickled objects", path):
-        dataset("features", data_dir=tmp_path)
-    path.write_bytes(pickle.dumps(arrays))
-    with one_line("pickled objects", path):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, x=arrays["x"][:3], y=arrays["y"])
-    with one_line("differ in length", path):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, x=np.full((6, 2), np.nan), y=arrays["y"])
-    with one_line("NaN", path.parent):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, split=np.array(["train", "test"] * 3), **arrays)
-    with one_line("split 'validation' is empty", path):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, split=np.array(["train", "test", "train", "train", "validation", "validation"]), **arrays)
-    with one_line("class '0' is in more than one split", path):
-        dataset("features", data_dir=tmp_path)
-    np.savez(path, **arrays)
-    path.write_bytes(path.read_bytes()[:200])
-    with one_line("damaged", path):
-        dataset("features", data_dir=tmp_path)
-    np.save(tmp_path / "alone.npy", arrays["x"])
-    with one_line("lacks x and y and has no named arrays", "alone.npy"):
-        dataset("features", data_dir=tmp_path / "alone.npy")

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from source_helpers import noise, one_line, real_data
 
-from jmeta.data.catalog import dataset
-from jmeta.data.sources import authors, mnist, prepared
+from jmeta.data.datasets import dataset
+from jmeta.data.sources import authors, mnist
+from jmeta.data.sources.download import prepare_dataset
 from jmeta.data.sources.idx import read_idx
 
 COUNTS = {"train": 24, "test": 12}
@@ -35,14 +36,14 @@ def write(folder, *, zipped=True):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(mnist, "SIZES", COUNTS)
+    monkeypatch.setattr(mnist, "_SIZES", COUNTS)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_every_form_gives_the_same_arrays(tmp_path, name):
     folders = (write(tmp_path / "zipped" / name).parent, write(tmp_path / "plain", zipped=False))
     write(tmp_path / "archives")
-    prepared.prepare(f"jmeta_{name}", archives=tmp_path / "archives", data_dir=tmp_path / "tfds")
+    prepare_dataset(f"jmeta_{name}", archives=tmp_path / "archives", data_dir=tmp_path / "tfds")
     for folder in (*folders, tmp_path / "tfds"):
         data = dataset(name, data_dir=folder)
         for part, (images, labels) in parts().items():
@@ -88,8 +89,8 @@ def test_damage_is_one_line(tmp_path):
 
 def test_incomplete_data_are_refused(tmp_path, monkeypatch):
     write(tmp_path / "mnist")
-    monkeypatch.setattr(mnist, "SIZES", {"train": 60_000, "test": 10_000})
-    with one_line("train holds 24 images, expected 60000"):
+    monkeypatch.setattr(mnist, "_SIZES", {"train": 60_000, "test": 10_000})
+    with one_line("train has 24 images, expected 60000"):
         dataset("mnist", data_dir=tmp_path)
 
 
@@ -101,7 +102,7 @@ def test_every_archive_has_an_address_and_a_checksum():
 
 @pytest.mark.parametrize(("name", "first"), [("mnist", [5, 0, 4, 1]), ("fashion_mnist", [9, 0, 0, 3])])
 def test_real_data(name, first, monkeypatch):
-    monkeypatch.setattr(mnist, "SIZES", {"train": 60_000, "test": 10_000})
+    monkeypatch.setattr(mnist, "_SIZES", {"train": 60_000, "test": 10_000})
     folder = real_data(name)
     labels = read_idx(folder / name / mnist.FILES["train"][1])
     assert labels[:4].tolist() == first

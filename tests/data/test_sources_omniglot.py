@@ -6,9 +6,9 @@ from PIL import Image
 from source_helpers import encode, noise, one_line, real_data, write_tree, write_zip
 
 from jmeta.data import splits
-from jmeta.data.catalog import dataset
+from jmeta.data.datasets import dataset
 from jmeta.data.sources import omniglot
-from jmeta.data.sources.omniglot import PARTS
+from jmeta.data.sources.omniglot import IMAGE_SETS
 from jmeta.data.sources.store import open_store
 
 CLASSES = {
@@ -23,7 +23,7 @@ def drawings():
     seeds = iter(range(100))
     return [
         {
-            f"{PARTS[part]}/{name}/{drawer}.png": encode(noise(next(seeds), 35, 35), mode="1")
+            f"{IMAGE_SETS[part]}/{name}/{drawer}.png": encode(noise(next(seeds), 35, 35), mode="1")
             for name, where in part_of.items()
             if where == part
             for drawer in range(2)
@@ -35,12 +35,12 @@ def drawings():
 @pytest.fixture
 def small(monkeypatch):
     """A published split of three characters with two drawings each."""
-    monkeypatch.setitem(omniglot._SPLITS, "vinyals", (lambda: CLASSES, "a test"))
-    monkeypatch.setattr(omniglot, "DRAWERS", 2)
+    monkeypatch.setitem(omniglot._SPLITS, "vinyals", lambda: CLASSES)
+    monkeypatch.setattr(omniglot, "_DRAWERS", 2)
 
 
 def test_published_splits():
-    vinyals, lake = splits.published("omniglot_vinyals"), splits.lake()
+    vinyals, lake = splits.published_split("omniglot_vinyals"), splits.lake_split()
     assert {name: len(classes) for name, classes in vinyals.items()} == {
         "train": 1028, "validation": 172, "test": 423,
     }  # fmt: skip
@@ -52,7 +52,8 @@ def test_published_splits():
     every = {name for classes in vinyals.values() for name in classes}
     assert len(every) == 1623 == sum(len(classes) for classes in vinyals.values())
     assert every == {name for classes in lake.values() for name in classes}
-    assert set(lake["train"]) | set(lake["validation"]) == set(splits.published("omniglot_lake")["train"])
+    background = splits.published_split("omniglot_lake")["train"]
+    assert set(lake["train"]) | set(lake["validation"]) == set(background)
     # published numbers rest on this choice: no version may change it
     assert lake["validation"][:2] == ("Alphabet_of_the_Magi/character03", "Alphabet_of_the_Magi/character12")
 
@@ -60,7 +61,7 @@ def test_published_splits():
 def test_zips_folders_and_their_parent(tmp_path, small, monkeypatch):
     archives, trees = tmp_path / "archives" / "omniglot", tmp_path / "trees"
     archives.mkdir(parents=True)
-    for part, files in zip(PARTS, drawings()):
+    for part, files in zip(IMAGE_SETS, drawings()):
         write_zip(archives / f"{part}.zip", files)
         write_tree(trees, files)
     loaded = [dataset("omniglot", data_dir=path, cache=False) for path in (archives, archives.parent, trees)]
@@ -98,7 +99,7 @@ def test_missing_damaged_and_incomplete(tmp_path, small, monkeypatch):
 
 
 def test_a_named_folder_without_data_is_not_replaced_by_another(tmp_path, small, monkeypatch):
-    for part, files in zip(PARTS, drawings()):
+    for part, files in zip(IMAGE_SETS, drawings()):
         write_zip(tmp_path / f"{part}.zip", files)
     monkeypatch.setenv("JMETA_DATA", str(tmp_path))
     (tmp_path / "empty").mkdir()

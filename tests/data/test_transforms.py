@@ -15,7 +15,7 @@ def images(number, side=6, channels=3, value=None):
 
 
 def luminance(x):
-    return np.asarray(x) @ np.array(transforms.GREY)
+    return np.asarray(x) @ np.array(transforms.LUMINANCE)
 
 
 def test_crop_shifts_every_image_by_its_own_offset():
@@ -39,7 +39,7 @@ def test_flip_mirrors_half_of_the_images():
 
 def test_brightness_scales():
     x = images(200)
-    ratio = np.asarray(jax.jit(transforms.colour_jitter(0.4, 0, 0))(jax.random.key(0), x) / x)
+    ratio = np.asarray(jax.jit(transforms.color_jitter(0.4, 0, 0))(jax.random.key(0), x) / x)
     factors = ratio[:, 0, 0, 0]
     np.testing.assert_allclose(ratio, np.broadcast_to(factors[:, None, None, None], ratio.shape), rtol=1e-5)
     assert 0.6 <= factors.min() < 0.65
@@ -49,8 +49,8 @@ def test_brightness_scales():
 def test_contrast_keeps_the_mean_and_saturation_every_luminance():
     x = images(50)
     key = jax.random.key(0)
-    contrast = jax.jit(transforms.colour_jitter(0, 0.4, 0))(key, x)
-    saturation = jax.jit(transforms.colour_jitter(0, 0, 0.4))(key, x)
+    contrast = jax.jit(transforms.color_jitter(0, 0.4, 0))(key, x)
+    saturation = jax.jit(transforms.color_jitter(0, 0, 0.4))(key, x)
     np.testing.assert_allclose(luminance(contrast).mean((1, 2)), luminance(x).mean((1, 2)), rtol=1e-3)
     spread = np.asarray(contrast).std((1, 2, 3)) / np.asarray(x).std((1, 2, 3))
     assert spread.min() < 0.8
@@ -62,13 +62,13 @@ def test_contrast_keeps_the_mean_and_saturation_every_luminance():
 def test_jitter_changes_in_random_order_and_stays_in_range():
     """Of half 0 and half 0.75, which bounds are hit tells whether brightness or contrast came first."""
     x = jnp.where(jnp.arange(4).reshape(1, 2, 2, 1) < 2, 0.0, jnp.float32(0.75))
-    out = jax.jit(transforms.colour_jitter(1.0, 1.0, 0.0))(jax.random.key(1), jnp.tile(x, (2000, 1, 1, 1)))
+    out = jax.jit(transforms.color_jitter(1.0, 1.0, 0.0))(jax.random.key(1), jnp.tile(x, (2000, 1, 1, 1)))
     assert out.dtype == np.float32
     low, high = np.asarray(out)[:, 0, 0, 0], np.asarray(out)[:, 1, 1, 0]
     assert low.min() == 0
     assert high.max() == 1
     contrast_first = (low > 0.01) & (high == 1)  # brightened beyond white at last
-    brightness_first = (low > 0.01) & (high < 0.999) & (np.abs(low + high - 1) < 1e-6)  # 0 and 1, then greyed
+    brightness_first = (low > 0.01) & (high < 0.999) & (np.abs(low + high - 1) < 1e-6)  # 0 and 1, then grayed
     assert contrast_first.sum() > 30
     assert brightness_first.sum() > 30
 
@@ -88,7 +88,7 @@ def test_chain_applies_in_order_with_keys_of_their_own():
         return x * 2 + jax.random.normal(key, x.shape, x.dtype)
 
     x, key = images(1), jax.random.key(0)
-    out = transforms.chain(noise, noise, transforms.normalise([1.0, 2.0, 3.0], 2.0))(key, x)
+    out = transforms.chain(noise, noise, transforms.normalize([1.0, 2.0, 3.0], 2.0))(key, x)
     first = noise(jax.random.fold_in(key, 0), x)
     second = noise(jax.random.fold_in(key, 1), first)
     expected = (np.asarray(second) - np.array([1, 2, 3], np.float32)) / 2
@@ -96,9 +96,9 @@ def test_chain_applies_in_order_with_keys_of_their_own():
 
 
 def test_names():
-    assert transforms.named("none") is None
-    assert transforms.named("crop_flip_jitter") is transforms.crop_flip_jitter
-    with pytest.raises(ValueError, match="'blur' is none of none, crop_flip, crop_flip_jitter"):
-        transforms.named("blur")
+    assert transforms.augmentation("none") is None
+    assert transforms.augmentation("crop_flip_jitter") is transforms.crop_flip_jitter
+    with pytest.raises(ValueError, match="'blur' is not one of none, crop_flip, crop_flip_jitter"):
+        transforms.augmentation("blur")
     with pytest.raises(ValueError, match="2 channels; expected 1 or 3"):
-        transforms.colour_jitter()(jax.random.key(0), images(1, channels=2))
+        transforms.color_jitter()(jax.random.key(0), images(1, channels=2))

@@ -1,4 +1,4 @@
-"""What the tests of continual runs share."""
+"""Fixtures that the tests of runs over streams share."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -9,22 +9,22 @@ import pytest
 @pytest.fixture
 def killed_at(monkeypatch) -> Callable:
     """`with killed_at(step):` a run within ends, as if by SIGKILL, when it has learned so many batches."""
-    from experiments import streaming
+    from experiments import streams
 
     class Killed(BaseException):
         pass
 
-    line = streaming.line
+    log_line = streams.log_line
 
     @contextmanager
     def at(step: int):
         def killed(done, *rest):
             if done == step:
                 raise Killed
-            return line(done, *rest)
+            return log_line(done, *rest)
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(streaming, "line", killed)
+            patch.setattr(streams, "log_line", killed)
             yield
 
     return at

@@ -3,57 +3,69 @@
 import gzip
 import json
 import struct
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments import continual, streaming
-from experiments.benchmarks.rows import is_finished
-from experiments.common import UsageError, parse
-from experiments.grid import parse_grid
+from experiments import continual, streams
+from experiments.cli import parse, unused_flags
+from experiments.errors import Interrupted, UsageError
+from experiments.runner import Run, start
+from experiments.trials import make_trials, parse_grid
+from experiments.workdir import is_finished
+from jmeta.outer.finite import NonFiniteError
+from jmeta.report.published import row_for
 
 ARGV = ["continual"]
 
 
-def settled(*flags):
-    return continual.settle(parse(continual.EXPERIMENT, [*ARGV, *flags]))
+def resolved(*flags):
+    return parse(continual.EXPERIMENT, [*ARGV, *flags])
+
+
+def trials_of(grid, seed=0, num_seeds=1):
+    flags = continual.EXPERIMENT.flags
+    return make_trials(("learning_rate",), flags, grid=grid, seed=seed, num_seeds=num_seeds)
+
+
+def published(*flags):
+    row = continual.published_row(resolved(*flags))
+    return row and row_for(**row)
 
 
 def test_published_settings_of_la_maml_and_mer():
-    rotations = settled("--algorithm=la_maml")
+    rotations = resolved("--algorithm=la_maml")
     expected = {"initial_rate": 0.15, "rate_learning_rate": 0.3, "glances": 5, "capacity": 200, "replay": 10,
                 "batch": 10, "clip_norm": 2.0, "tasks": 20, "samples": 1000, "passes": 1,
-                "initialise": "he_normal"}  # fmt: skip
+                "initialize": "he_normal"}  # fmt: skip
     assert {name: getattr(rotations, name) for name in expected} == expected
-    many = settled("--algorithm=la_maml", "--dataset=mnist_many_permutations")
+    many = resolved("--algorithm=la_maml", "--dataset=mnist_many_permutations")
     assert (many.initial_rate, many.rate_learning_rate, many.glances, many.capacity) == (0.1, 0.1, 10, 500)
     assert (many.tasks, many.samples) == (100, 200)
-    mer = settled("--preset=table5_mnist_permutations_mer")
+    mer = resolved("--preset=table5_mnist_permutations_mer")
     assert (mer.learning_rate, mer.within, mer.across, mer.replay, mer.replay_batches, mer.batch) == (
         0.03, 0.03, 1.0, 10, 10, 1,
     )  # fmt: skip
-    gem = settled("--preset=table5_mnist_many_permutations_gem")
+    gem = resolved("--preset=table5_mnist_many_permutations_gem")
     assert (gem.learning_rate, gem.margin, gem.slots, gem.num_seeds) == (0.003, 0.1, 5, 5)
-    assert continual.learner_settings(gem)["tasks"] == 100
-    assert continual.learner_settings(gem)["clip"] is None
+    assert gem.tasks == 100 and "clip_norm" in continual.ALGORITHMS["gem"]
+    assert gem.clip_norm is None
 
 
 def test_every_preset_is_meant_for_its_algorithm():
     for name, values in continual.EXPERIMENT.presets.items():
-        settings = SimpleNamespace(**dict.fromkeys(continual.FLAGS) | values)
-        assert not set(continual.stray(settings)) & set(values), name
-        parse(continual.EXPERIMENT, [*ARGV, f"--preset={name}"])
+        settings = resolved(f"--preset={name}")
+        assert not set(unused_flags(continual.EXPERIMENT, settings)) & set(values), name
 
 
 def test_published_rows_are_those_of_table_5():
-    row = continual.published_row(settled("--algorithm=sparse_la_maml", "--dataset=mnist_permutations"))
+    row = published("--algorithm=sparse_la_maml", "--dataset=mnist_permutations")
     assert (row["table"], row["retained_accuracy"]["mean"]) == ("5", 76.88)
     assert row["backward_transfer_and_interference"] == {"mean": -8.39, "std": 0.63, "ci95": 0.55}
-    assert continual.published_row(settled("--algorithm=sgd"))["retained_accuracy"]["mean"] == 53.38
-    assert continual.published_row(settled("--algorithm=er")) is None
+    assert published("--algorithm=sgd")["retained_accuracy"]["mean"] == 53.38
+    assert published("--algorithm=er") is None
     for other in ("--passes=10", "--tasks=5", "--images=fashion_mnist"):
-        assert continual.published_row(settled("--algorithm=la_maml", other)) is None
+        assert published("--algorithm=la_maml", other) is None
 
 
 def test_a_grid_is_a_product_of_lists():
@@ -65,25 +77,7 @@ def test_a_grid_is_a_product_of_lists():
         ("learning_rate=a", "number"),
     ):
         with pytest.raises(UsageError, match=message):
-            settled("--algorithm=sgd", f"--grid={text}")
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--algorithm=sgd", "--glances=2"], "--glances=2 has no meaning here: sgd has none"),
-        (["--glances=0"], "--glances=0; expected at least 1"),
-        (["--rate_learning_rate=-1"], "--rate_learning_rate=-1.0; expected a number of at least 0"),
-        (["--batch=7"], "--batch=7 does not divide --samples=1000"),
-        (["--grid=within=1"], "'within'; expected once each"),
-        (["--grid=initial_rate=0.1:-1"], "--initial_rate=-1.0; expected a positive number"),
-        (["--grid=initial_rate=nan"], "--initial_rate=nan; expected a positive number"),
-        (["--algorithm=mer", "--within=0"], "--within=0.0; expected a positive number"),
-    ],
-)
-def test_flags_that_cannot_be(flags, message):
-    with pytest.raises(UsageError, match=message):
-        settled(*flags)
+            trials_of(text)
 
 
 FILES = {"train": (300, "train"), "test": (50, "t10k")}
@@ -112,16 +106,34 @@ def run(small_mnist, monkeypatch, capsys, enable_x64):
     """`run(*flags)`: a run in this process on the small images; exit status and results."""
     from jmeta.data.sources import mnist
 
-    monkeypatch.setattr(mnist, "SIZES", {part: count for part, (count, _) in FILES.items()})
+    monkeypatch.setattr(mnist, "_SIZES", {part: count for part, (count, _) in FILES.items()})
 
     def call(*flags):
         settings = parse(continual.EXPERIMENT, [*ARGV, *TINY, f"--data_dir={small_mnist}", *flags])
         with enable_x64(False):
-            status = continual.run(settings)
+            status = start(continual.EXPERIMENT, settings)
         out = capsys.readouterr().out.strip().splitlines()
         return status, json.loads(out[-1]) if out else None
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--algorithm=sgd", "--glances=2"], "--glances=2 has no meaning here: sgd has none"),
+        (["--glances=0"], "--glances=0; expected at least 1"),
+        (["--rate_learning_rate=-1"], "--rate_learning_rate=-1.0; expected at least 0"),
+        (["--batch=7", "--samples=1000"], "--batch=7 does not divide --samples=1000"),
+        (["--grid=within=1"], "'within'; expected once each"),
+        (["--grid=initial_rate=0.1:-1"], "--initial_rate=-1.0; expected more than 0"),
+        (["--grid=initial_rate=nan"], "--initial_rate=nan; expected more than 0"),
+        (["--algorithm=mer", "--within=0"], "--within=0.0; expected more than 0"),
+    ],
+)
+def test_flags_that_cannot_be(run, tmp_path, flags, message):
+    with pytest.raises(UsageError, match=message):
+        run(*flags, f"--workdir={tmp_path / 'run'}")
 
 
 def test_a_run_leaves_what_the_contract_names(run, tmp_path):
@@ -142,7 +154,7 @@ def test_a_run_leaves_what_the_contract_names(run, tmp_path):
     np.testing.assert_allclose(transfer, matrices[:, -1].mean() - diagonal, atol=1e-9)
     assert results["learned"].keys() >= {"sparsity", "sparsity/W1", "sparsity/b3"}
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4] and len(lines[0]["loss_by_lane"]) == 2
+    assert [line["step"] for line in lines] == [2, 4] and len(lines[0]["loss_by_trial"]) == 2
     assert [line["tasks_seen"] for line in lines] == [1, 2]
     for name in ("accuracy_matrix", "sparsity", "learning_curves"):
         assert (tmp_path / f"run/figures/{name}.png").stat().st_size > 5000
@@ -154,17 +166,17 @@ def test_the_ends_of_the_matrix_give_the_same_metrics(run, tmp_path):
     _, ends = run(*flags, "--matrix=ends", f"--workdir={tmp_path / 'ends'}")
     assert ends["eval"]["metrics"] == whole["eval"]["metrics"]
     assert np.isnan(np.load(tmp_path / "ends/eval.npz")["accuracy_matrix"]).sum() == 1
-    assert settled("--dataset=mnist_many_permutations").matrix == "ends"
+    assert resolved("--dataset=mnist_many_permutations").matrix == "ends"
 
 
 def test_a_stream_that_ended_early_has_the_metrics_of_what_it_learned(run, tmp_path, monkeypatch):
     """The time is over after the first of the two tasks."""
-    whole = streaming.learn_stream
+    whole = Run.fit_stream
 
-    def half(settings, advance, states, kept, steps, *rest):
-        return whole(settings, advance, states, kept, steps // 2, *rest)
+    def half(run, advance, states, snapshots, steps, trials, **options):
+        return whole(run, advance, states, snapshots, steps // 2, trials, **options)
 
-    monkeypatch.setattr(streaming, "learn_stream", half)
+    monkeypatch.setattr(Run, "fit_stream", half)
     flags = ["--algorithm=er", "--batch=10"]
     _, of_all = run(*flags, f"--workdir={tmp_path / 'whole'}")
     _, of_ends = run(*flags, "--matrix=ends", f"--workdir={tmp_path / 'ends'}")
@@ -194,10 +206,14 @@ def test_passes_over_a_task_are_seen_one_by_one(run, tmp_path):
 
 
 def test_time_that_ends_in_the_first_task_leaves_no_results(tmp_path):
-    ended = streaming.Ended(None, 2, 1.0, None, {})
-    assert streaming.interrupted(ended, tmp_path, least=4) == 0
-    assert streaming.interrupted(ended, tmp_path, least=2) is None
-    assert streaming.interrupted(ended._replace(signal=15), tmp_path) == 143
+    stream = streams.StreamState((), (), 2, 1.0)
+    with pytest.raises(Interrupted, match="stopped after batch 2; the same command goes on") as stopped:
+        streams.check_complete(stream, None, tmp_path, least=4)
+    assert stopped.value.status == 0
+    streams.check_complete(stream, None, tmp_path, least=2)
+    with pytest.raises(Interrupted) as stopped:
+        streams.check_complete(stream, 15, tmp_path)
+    assert stopped.value.status == 143
 
 
 def test_a_grid_runs_every_point_and_reports_the_best_first(run, tmp_path):
@@ -217,23 +233,21 @@ def test_what_a_grid_has_learned_is_that_of_its_best_point(run, tmp_path):
     _, results = run(*flags, grid, f"--workdir={tmp_path / 'grid'}")
     best = int(np.argmax([point["metrics"]["retained_accuracy"]["mean"] for point in results["grid"]]))
     last = json.loads((tmp_path / "grid/metrics.jsonl").read_text().splitlines()[-1])
-    by_lane = last["sparsity_by_lane"]
-    assert by_lane[0] != by_lane[1]
-    assert results["learned"]["sparsity"] == pytest.approx(by_lane[best], rel=1e-6)
-    alone = streaming.of_lanes(last, slice(best, best + 1))
-    assert alone["sparsity"] == by_lane[best] and alone["sparsity_by_lane"] == [by_lane[best]]
+    by_trial = last["sparsity_by_trial"]
+    assert by_trial[0] != by_trial[1]
+    assert results["learned"]["sparsity"] == pytest.approx(by_trial[best], rel=1e-6)
+    alone = streams.restrict_line(last, slice(best, best + 1))
+    assert alone["sparsity"] == by_trial[best] and alone["sparsity_by_trial"] == [by_trial[best]]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_but_not_a_grid():
-    from jmeta.outer.finite import NonFiniteError
-
-    settings = settled("--algorithm=sgd", "--seed=4", "--num_seeds=2")
-    streaming.check_finite(settings, np.array([1.0, 2.0]), 30, None)
+    trials = trials_of("", seed=4, num_seeds=2)
+    streams.check_finite(np.array([1.0, 2.0]), 30, None, trials)
     with pytest.raises(
         NonFiniteError, match="step 30: the loss of seed 5 is not finite; there is no checkpoint"
     ):
-        streaming.check_finite(settings, np.array([1.0, np.nan]), 30, None)
-    settings.grid = "learning_rate=1:2"
-    streaming.check_finite(settings, np.array([1.0, np.inf]), 30, 20)
+        streams.check_finite(np.array([1.0, np.nan]), 30, None, trials)
+    trials = trials_of("learning_rate=1:2", seed=4)
+    streams.check_finite(np.array([1.0, np.inf]), 30, 20, trials)
     with pytest.raises(NonFiniteError, match="the checkpoint of step 20 is before it"):
-        streaming.check_finite(settings, np.array([np.nan, np.inf]), 30, 20)
+        streams.check_finite(np.array([np.nan, np.inf]), 30, 20, trials)

@@ -1,15 +1,19 @@
-"""Learned optimisers through the command line: sines with seeds side by side, images, across domains."""
+"""Learned optimizers through the command line: sines with seeds side by side, images, across domains."""
 
 import json
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments import learned_optimizers
+from experiments import learned_optimizers, runner
 from experiments.benchmarks import sine_study
-from experiments.common import UsageError, parse
+from experiments.cli import parse
+from experiments.errors import UsageError
+from experiments.parts import Parts
+from experiments.records import summarize_tasks
+from experiments.settings import Settings
+from jmeta.outer.finite import NonFiniteError
 from jmeta.outer.load import load
 
 SINE = (
@@ -23,12 +27,17 @@ IMAGES = (
 
 
 def settings(*arguments):
-    return learned_optimizers.settle(parse(learned_optimizers.EXPERIMENT, ["", *arguments]))
+    return parse(learned_optimizers.EXPERIMENT, ["", *arguments])
 
 
-def last_line(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def rule(*arguments):
+    """The spec of the inner rule."""
+    return learned_optimizers.compose_learner(Parts(settings(*arguments)), None)["adapter"]["rule"]
+
+
+def last_line(process):
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +65,8 @@ def test_a_seed_among_others_is_the_seed_alone(sine, run_experiment, tmp_path):
     """Seed 1 of the run of two, and a run of --seed=1: the same start, the same tasks."""
     workdir, results = sine
     alone = [flag for flag in SINE if not flag.startswith("--num_seeds")]
-    done = run_experiment("learned_optimizers", *alone, "--seed=1", f"--workdir={tmp_path / 'alone'}")
-    single = last_line(done)
+    process = run_experiment("learned_optimizers", *alone, "--seed=1", f"--workdir={tmp_path / 'alone'}")
+    single = last_line(process)
     assert single["eval"]["seeds"] is None
     assert results["best"]["step"][1] == single["best"]["step"]
     together, separate = load(workdir, seed=1)[1], load(tmp_path / "alone")[1]
@@ -76,9 +85,9 @@ def test_a_seed_among_others_is_the_seed_alone(sine, run_experiment, tmp_path):
 @pytest.mark.slow
 def test_images(run_experiment, tmp_path):
     """The transfer baseline without pre-training, which takes no outer step."""
-    kept = [flag for flag in IMAGES if not flag.startswith(("--steps", "--eval_every", "--validation"))]
+    own = [flag for flag in IMAGES if not flag.startswith(("--steps", "--eval_every", "--validation"))]
     results = last_line(
-        run_experiment("learned_optimizers", *kept, "--algorithm=scratch", f"--workdir={tmp_path}")
+        run_experiment("learned_optimizers", *own, "--algorithm=scratch", f"--workdir={tmp_path}")
     )
     assert results["algorithm"] == "scratch" and results["steps"] == 0
     assert 0 <= results["eval"]["metrics"]["accuracy"]["mean"] <= 1
@@ -100,11 +109,10 @@ def test_across_domains(run_experiment, tmp_path):
     common = [flag for flag in IMAGES if not flag.startswith("--dataset")]
     common = [*common, "--dataset=folder", "--image_size=16", "--algorithm=baseline_pp"]
     trained = tmp_path / "trained"
-    done = run_experiment(
+    last_line(run_experiment(
         "learned_optimizers", *common, f"--data_dir={tmp_path / 'here'}", f"--workdir={trained}"
-    )
-    last_line(done)
-    kept = [
+    ))  # fmt: skip
+    tested = [
         flag
         for flag in common
         if flag.split("=")[0]
@@ -120,7 +128,7 @@ def test_across_domains(run_experiment, tmp_path):
         )
     ]
     results = last_line(run_experiment(
-        "learned_optimizers", *kept, f"--data_dir={tmp_path / 'there'}", "--eval_only",
+        "learned_optimizers", *tested, f"--data_dir={tmp_path / 'there'}", "--eval_only",
         f"--init_from={trained}", f"--workdir={tmp_path / 'tested'}",
     ))  # fmt: skip
     assert results["steps"] == 0 and len(np.load(tmp_path / "tested" / "eval.npz")["accuracy"]) == 6
@@ -144,7 +152,7 @@ def test_the_algorithms_own_settings():
      ("--dataset=glyphs", "--algorithm=finetune", "--meta_batch=2"), ("--nopadded",),
      ("--dataset=glyphs", "--algorithm=scratch", "--steps=5")],
 )  # fmt: skip
-def test_stray_flags(arguments):
+def test_unused_flags(arguments):
     with pytest.raises(UsageError, match="has no meaning here"):
         settings(*arguments)
 
@@ -165,13 +173,12 @@ def test_presets_cover_the_papers_rows():
 
 
 def test_the_rule_follows_the_flags():
-    rule = learned_optimizers.rule_recipe(settings("--inner_steps=1"))
-    assert rule["inputs"] == ["gradient"] and rule["clip"] is None
-    rule = learned_optimizers.rule_recipe(
-        settings("--inputs=gradient,step", "--nolearn_rates", "--inner_clip=3")
-    )
-    assert (rule["inputs"], rule["learn_rates"], rule["clip"]) == (["gradient", "step"], False, 3.0)
-    lstm = learned_optimizers.rule_recipe(settings("--algorithm=meta_lstm", "--dataset=glyphs", "--shot=2"))
+    one_step = rule("--inner_steps=1")
+    assert one_step["inputs"] == ["gradient"] and one_step["name"] == "turtle"  # not clipped
+    clipped = rule("--inputs=gradient,step", "--nolearn_rates", "--inner_clip=3")
+    own = clipped["rule"]
+    assert (own["inputs"], own["learn_rates"], clipped["limit"]) == (["gradient", "step"], False, 3.0)
+    lstm = rule("--algorithm=meta_lstm", "--dataset=glyphs", "--shot=2")
     assert (lstm["inputs"], lstm["gradient_divisor"]) == ("loss_and_gradient", 10.0)
 
 
@@ -183,26 +190,27 @@ def test_the_study_draws_its_figure(figure, tmp_path):
     assert sine_study.draw(points, tmp_path / "study.png", figure).stat().st_size > 10000
 
 
-def test_a_test_task_that_overflowed_counts_as_the_largest_loss_where_updates_are_skipped(monkeypatch):
-    from experiments import run
-    from jmeta.outer.finite import NonFiniteError
-
+def test_a_test_task_that_overflowed_counts_as_the_largest_loss_if_updates_are_skipped(monkeypatch):
     values = {"squared_error": np.array([[1.0, np.nan], [2.0, 1.0], [3.0, 2.0]])}
-    monkeypatch.setattr(run, "evaluate", lambda *arguments, **options: values)
-    made = SimpleNamespace(test=None)
-    skips = SimpleNamespace(eval_tasks=3, skip_nonfinite=True)
-    found = run._by_seed(run._test(None, None, made, skips)["squared_error"])
-    assert found["median"] == [2.0, 2.0] and found["of_medians"]["mean"] == 2.0
+    monkeypatch.setattr(runner, "evaluate", lambda *arguments, **options: values)
+
+    def measure(skip_nonfinite):
+        settings = Settings({"skip_nonfinite": skip_nonfinite})
+        run = runner.Run(settings, learned_optimizers.EXPERIMENT, None, {}, None)
+        return run._test(None, None, None, 3)
+
+    by_seed = summarize_tasks(measure(True), seeds=2)["seeds"]["squared_error"]
+    assert by_seed["median"] == [2.0, 2.0] and by_seed["of_medians"]["mean"] == 2.0
     with pytest.raises(NonFiniteError, match="squared_error is nan on 1 of 6 tasks, first on task 0, seed 1"):
-        run._test(None, None, made, SimpleNamespace(eval_tasks=3, skip_nonfinite=False))
+        measure(False)
 
 
 def test_the_study_leaves_out_a_point_that_fails_and_one_that_is_not_whole(monkeypatch, tmp_path, capsys):
-    def play(experiment, flags, preset, workdir, minutes):
-        assert experiment == "learned_optimizers" and "--num_seeds=2" in flags
+    def run_row(experiment, flags, preset, workdir, minutes):
+        assert experiment.name == "learned_optimizers" and "--num_seeds=2" in flags
         if preset == "figure3_3_turtle":
             return 3
-        steps = int(dict(flag.split("=") for flag in flags.split())["--steps"])
+        steps = int(dict(flag.split("=") for flag in flags)["--steps"])
         by_seed = {"mean": [0.4, 0.6], "of_medians": {"mean": 0.3, "ci95": 0.1, "median": 0.3}}
         results = {
             "steps": steps - (preset == "figure3_3_fomaml"),
@@ -214,12 +222,12 @@ def test_the_study_leaves_out_a_point_that_fails_and_one_that_is_not_whole(monke
         (workdir / "results.json").write_text(json.dumps(results))
         return 0
 
-    monkeypatch.setattr(sine_study, "play", play)
+    monkeypatch.setattr(sine_study, "run_row", run_row)
     flags = ["", "--figure=3.3", "--num_seeds=2", "--tasks=20001", f"--output={tmp_path}"]
-    assert sine_study.run(parse(sine_study.EXPERIMENT, flags)) == 0
-    found = json.loads((tmp_path / "study_3_3.json").read_text())["points"]
-    assert found.keys() == {f"figure3_3_{name}" for name in ("maml", "meta_lstm", "meta_lstm_enhanced",
+    assert sine_study.main(parse(sine_study.EXPERIMENT, flags)) == 0
+    points = json.loads((tmp_path / "study_3_3.json").read_text())["points"]
+    assert points.keys() == {f"figure3_3_{name}" for name in ("maml", "meta_lstm", "meta_lstm_enhanced",
                                                              "turtle_first_order")}  # fmt: skip
     assert "figure3_3_turtle: failed, exit status 3" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--num_seeds=1"):
-        sine_study.run(parse(sine_study.EXPERIMENT, ["", "--num_seeds=1"]))
+        sine_study.main(parse(sine_study.EXPERIMENT, ["", "--num_seeds=1"]))

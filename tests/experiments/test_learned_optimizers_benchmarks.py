@@ -1,24 +1,25 @@
-"""The benchmarks of the learned optimisers at their smallest."""
+"""The benchmarks of the learned optimizers at their smallest."""
 
 import json
 
 import pytest
 
 from experiments.benchmarks import learned_optimizers_time, seeds
-from experiments.common import UsageError, parse
+from experiments.cli import parse
+from experiments.errors import UsageError
 from jmeta.report.published import row_for
 
 
 def run_time(*arguments):
-    return learned_optimizers_time.run(parse(learned_optimizers_time.EXPERIMENT, ["", *arguments]))
+    return learned_optimizers_time.main(parse(learned_optimizers_time.EXPERIMENT, ["", *arguments]))
 
 
 @pytest.mark.slow
 def test_steps_are_timed_and_drawn(tmp_path, capsys):
     small = ["--dataset=sinusoid", "--algorithms=fomaml,meta_lstm", "--query=3", "--filters=4"]
     assert run_time(*small, "--rounds=2", "--steps=2", f"--output={tmp_path}") == 0
-    found = json.loads((tmp_path / "time.json").read_text())
-    assert {name: len(values) for name, values in found["seconds_per_task"].items()} == {
+    report = json.loads((tmp_path / "time.json").read_text())
+    assert {name: len(values) for name, values in report["seconds_per_task"].items()} == {
         "fomaml": 2, "meta_lstm": 2
     }  # fmt: skip
     assert capsys.readouterr().out.count("ms a task") == 2
@@ -37,8 +38,8 @@ def test_finished_runs_are_drawn_against_their_accuracy(tmp_path, capsys):
         (workdir / "config.json").write_text('{"steps": 4}')
         (workdir / "seconds.json").write_text('{"seconds": 120.5}')
     assert run_time(f"--results={tmp_path}", f"--output={tmp_path / 'out'}") == 0
-    found = json.loads((tmp_path / "out" / "runs.json").read_text())
-    assert found == {"cub 1-shot": {"TURTLE": [120.5, 50.0, 1.0]}}
+    report = json.loads((tmp_path / "out" / "runs.json").read_text())
+    assert report == {"cub 1-shot": {"TURTLE": [120.5, 50.0, 1.0]}}
     assert (tmp_path / "out" / "runs.png").stat().st_size > 5000
     (tmp_path / "table3_1_cub_1shot_turtle" / "seconds.json").unlink()
     with pytest.raises(UsageError, match="has no seconds.json"):
@@ -68,6 +69,6 @@ def test_seeds_together_are_set_against_seeds_one_by_one(monkeypatch, tmp_path):
 
     monkeypatch.setattr(seeds, "timed", timed)
     flags = ["", "--num_seeds=2", "--steps=2", "--algorithms=maml", f"--output={tmp_path / 'seeds.json'}"]
-    assert seeds.run(parse(seeds.EXPERIMENT, flags)) == 0
+    assert seeds.main(parse(seeds.EXPERIMENT, flags)) == 0
     assert asked == [("maml", 2, "--num_seeds=2"), ("maml", 2, "--seed=0"), ("maml", 2, "--seed=1")]
     assert json.loads((tmp_path / "seeds.json").read_text())["rows"]["maml"]["gain"] == [1.5, 2.0]

@@ -7,8 +7,10 @@ import pytest
 
 import jmeta
 from experiments import online_continual
-from experiments.common import UsageError, parse
-from jmeta.adapters.catalog import build
+from experiments.cli import parse
+from experiments.errors import UsageError
+from jmeta.registry import build
+from jmeta.report.published import row_for
 
 TINY = (
     "--dataset=folder --image_size=28 --subtasks=3 --subtask_shot=2 --slots=4 --query=1 --test_query=2 "
@@ -19,6 +21,11 @@ TINY = (
 
 def settings(*arguments):
     return parse(online_continual.EXPERIMENT, ["", *arguments])
+
+
+def published_row(chosen):
+    fields = online_continual.published_row(chosen)
+    return fields and row_for(**fields)
 
 
 @pytest.mark.slow
@@ -50,21 +57,24 @@ def test_a_run_reports_accuracy_by_subtask_and_is_loaded_again(run_experiment, i
 @pytest.mark.parametrize("size", [14, 28])
 def test_learners_follow_the_flags(algorithm, size):
     chosen = settings(f"--algorithm={algorithm}", f"--image_size={size}", "--dataset=omniglot", "--slots=7")
-    recipe = online_continual.adapter_recipe(chosen)
-    assert recipe["outputs"] == 7 and build(**recipe).adapt is not None
+    own = chosen.take(*online_continual.ALGORITHMS[algorithm])
+    spec = online_continual.describe_learner(algorithm, chosen.slots, chosen.image_size, own)
+    outputs = spec["memory"]["way"] if algorithm == "cl_lstm" else spec["outputs"]
+    assert outputs == 7 and build(spec).adapt is not None
     if algorithm == "anml":
-        assert len(recipe["model"]["pooled"]) == (3 if size == 14 else 4)
+        assert len(spec["pooled"]) == (3 if size == 14 else 4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--inner_lr=0.1",), "no inner loop"),
-     (("--algorithm=oml", "--remat_every=5"), "only cl_lstm"),
-     (("--algorithm=anml", "--hidden=5"), "no such layer"),
+    [(("--inner_lr=0.1",), "cl_lstm has none"),
+     (("--algorithm=oml", "--remat_every=5"), "oml has none"),
+     (("--algorithm=anml", "--hidden=5"), "anml has none"),
+     (("--preset=figure4_cl_lstm", "--algorithm=anml"), "take a preset of anml"),
      (("--curriculum_every=5",), "no --curriculum"),
      (("--subtasks=1",), "at least 2")],
 )  # fmt: skip
-def test_stray_and_unusable_flags(arguments, message):
+def test_unused_and_unusable_flags(arguments, message):
     with pytest.raises(UsageError, match=message):
         settings(*arguments)
 
@@ -80,9 +90,9 @@ def test_every_preset_parses():
 
 def test_presets_know_their_published_rows():
     presets = online_continual.EXPERIMENT.presets
-    rows = {name: online_continual.published_row(settings(f"--preset={name}")) for name in presets}
-    found = {name: row["accuracy_before_last"]["mean"] for name, row in rows.items() if row}
-    assert found == {
+    rows = {name: published_row(settings(f"--preset={name}")) for name in presets}
+    means = {name: row["accuracy_before_last"]["mean"] for name, row in rows.items() if row}
+    assert means == {
         "figure3_cl_lstm_20": 93.15, "figure4_cl_lstm": 93.15, "figure3_anml_20": 91.78, "figure4_anml": 91.78
     }  # fmt: skip
 
@@ -90,9 +100,9 @@ def test_presets_know_their_published_rows():
 @pytest.mark.parametrize(
     "other",
     ["--inject=lstm", "--skip=none", "--filters=32", "--hidden=64", "--image_size=14", "--slots=40",
-     "--split=vinyals", "--subtask_shot=3", "--algorithm=anml"],
+     "--split=vinyals", "--subtask_shot=3"],
 )  # fmt: skip
 def test_another_network_or_other_tasks_have_no_published_row(other):
     figure = settings("--preset=figure4_cl_lstm", "--image_size=28")
-    assert online_continual.published_row(figure)["method"] == "CL+LSTM"
-    assert online_continual.published_row(settings("--preset=figure4_cl_lstm", other)) is None
+    assert published_row(figure)["method"] == "CL+LSTM"
+    assert published_row(settings("--preset=figure4_cl_lstm", other)) is None

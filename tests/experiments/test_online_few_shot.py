@@ -1,6 +1,7 @@
 """Online few-shot streams through the command line."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 
 from experiments import maml, online_few_shot
-from experiments.common import UsageError, parse
-from experiments.tasks import model_recipe, stages
+from experiments.cli import parse
+from experiments.errors import UsageError
+from experiments.parts import Parts
+from experiments.runner import Run, start
 from jmeta.models.conv_encoder import conv_encoder
-from jmeta.outer.load import load
+from jmeta.outer.load import load, spec_of_adapter
+from jmeta.registry import entry
+from jmeta.report.published import row_for
 from jmeta.types import LearnerState
 
 TINY = (
@@ -23,6 +28,23 @@ TINY = (
 
 def settings(*arguments):
     return parse(online_few_shot.EXPERIMENT, ["", *arguments])
+
+
+def published_row(chosen):
+    fields = online_few_shot.published_row(chosen)
+    return fields and row_for(**fields)
+
+
+@pytest.fixture
+def composed(monkeypatch, tmp_path):
+    """`composed(*arguments)`: the arguments with which a run trains, its spec as "spec"."""
+    monkeypatch.setattr(Run, "fit_episodes", lambda self, spec, source, **parts: {"spec": spec, **parts})
+
+    def compose(*arguments):
+        run = Run(settings(*arguments), online_few_shot.EXPERIMENT, tmp_path, {}, math.inf)
+        return online_few_shot.main(run)
+
+    return compose
 
 
 @pytest.mark.slow
@@ -49,13 +71,17 @@ def test_a_run_reports_accuracy_by_shot_and_is_loaded_again(run_experiment, imag
     assert memory.step is not None
 
 
-def test_memories_follow_the_flags():
-    recipe = online_few_shot.memory_recipe(settings("--inject=all", "--filters=8"))
-    assert (recipe["inject"], recipe["filters"], recipe["hidden"]) == ("all", 8, 256)
-    assert online_few_shot.memory_recipe(settings("--algorithm=cnn_f_lstm"))["frozen"]
-    assert online_few_shot.memory_recipe(settings("--algorithm=opn", "--delay=3"))["delay"] == 3
+def test_memories_follow_the_flags(composed):
+    def memory(*arguments):
+        return spec_of_adapter(composed(*arguments)["spec"])
+
+    spec = memory("--inject=all", "--filters=8")
+    assert (spec["inject"], spec["filters"], spec["hidden"]) == ("all", 8, 256)
+    assert memory("--algorithm=cnn_f_lstm", "--init_from=x")["name"] == "cnn_f_lstm"
+    assert entry("memory", "cnn_f_lstm").fixed["frozen"]
+    assert memory("--algorithm=opn", "--delay=3")["delay"] == 3
     staged = settings("--curriculum=2,5", "--curriculum_every=10")
-    assert stages(staged, 10, "presentations") == ((2, 10), (5, 20))
+    assert Parts(staged).curriculum(10, "presentations") == ((2, 10), (5, 20))
 
 
 @pytest.mark.parametrize(
@@ -63,12 +89,12 @@ def test_memories_follow_the_flags():
     [(("--algorithm=opn", "--inject=all"), "has no meaning here"),
      (("--curriculum_every=5",), "no --curriculum"),
      (("--delay=0",), "at least 1"),
-     (("--dataset=glyphs", "--standardise"), "drawn anew"),
-     (("--algorithm=cnn_lstm", "--encoder_from=x", "--standardise"), "saw images as they are"),
+     (("--dataset=glyphs", "--standardize"), "drawn anew"),
+     (("--algorithm=cnn_lstm", "--encoder_from=x", "--standardize"), "saw images as they are"),
      (("--algorithm=cnn_f_lstm", "--weight_decay=0.1"), "frozen encoder"),
-     (("--algorithm=opn", "--encoder_from=x"), "no encoder that is trained before")],
+     (("--algorithm=opn", "--encoder_from=x"), "opn has none")],
 )  # fmt: skip
-def test_stray_and_unusable_flags(arguments, message):
+def test_unused_and_unusable_flags(arguments, message):
     with pytest.raises(UsageError, match=message):
         settings(*arguments)
 
@@ -76,7 +102,7 @@ def test_stray_and_unusable_flags(arguments, message):
 @pytest.mark.parametrize("curriculum", ["1,2", "3,99", "two", "4,3", "3,3"])
 def test_unusable_curricula(curriculum):
     with pytest.raises(UsageError, match="curriculum"):
-        stages(settings(f"--curriculum={curriculum}"), 10, "presentations")
+        Parts(settings(f"--curriculum={curriculum}")).curriculum(10, "presentations")
 
 
 @pytest.mark.parametrize(
@@ -85,10 +111,14 @@ def test_unusable_curricula(curriculum):
      (("--preset=table2_cnn_lstm",), "give --encoder_from"),
      (("--algorithm=cnn_f_lstm",), "give --encoder_from")],
 )  # fmt: skip
-def test_what_was_trained_before_is_asked_for(arguments, message):
+def test_a_trained_network_is_asked_for(arguments, message):
+    def check(*more):
+        names = ("algorithm", "preset", "encoder_from", "init_from")
+        online_few_shot.check_origin(**settings(*arguments, *more).take(*names))
+
     with pytest.raises(UsageError, match=message):
-        online_few_shot.check_origin(settings(*arguments))
-    online_few_shot.check_origin(settings(*arguments, "--init_from=x"))
+        check()
+    check("--init_from=x")
 
 
 def test_every_preset_parses():
@@ -98,17 +128,15 @@ def test_every_preset_parses():
 
 
 def test_presets_know_their_published_rows():
-    found = {
-        name: online_few_shot.published_row(settings(f"--preset={name}"))
-        for name in online_few_shot.EXPERIMENT.presets
-    }
-    assert found["table1_omniglot_apl"]["accuracy_1_shot"]["mean"] == 89.1
-    assert found["table2_cl_lstm_lstm"]["accuracy_5_shot"]["mean"] == 97.3
-    assert found["table2_cl_lstm_first"]["accuracy_8_shot"]["mean"] == 99.7
-    assert found["table3_delay5"]["accuracy_8_shot"]["mean"] == 52.7
-    assert all(row is None for name, row in found.items() if name.startswith("small"))
+    presets = online_few_shot.EXPERIMENT.presets
+    rows = {name: published_row(settings(f"--preset={name}")) for name in presets}
+    assert rows["table1_omniglot_apl"]["accuracy_1_shot"]["mean"] == 89.1
+    assert rows["table2_cl_lstm_lstm"]["accuracy_5_shot"]["mean"] == 97.3
+    assert rows["table2_cl_lstm_first"]["accuracy_8_shot"]["mean"] == 99.7
+    assert rows["table3_delay5"]["accuracy_8_shot"]["mean"] == 52.7
+    assert all(row is None for name, row in rows.items() if name.startswith("small"))
     warm = settings("--preset=table3_delay5_pretrained", "--init_from=x")
-    assert online_few_shot.published_row(warm)["accuracy_8_shot"]["mean"] == 57.4
+    assert published_row(warm)["accuracy_8_shot"]["mean"] == 57.4
 
 
 @pytest.mark.parametrize(
@@ -119,18 +147,18 @@ def test_presets_know_their_published_rows():
     + [("table3_delay2", "--inject=lstm"), ("table1_omniglot_lstm", "--hidden=64")],
 )  # fmt: skip
 def test_another_network_or_other_tasks_have_no_published_row(preset, other):
-    assert online_few_shot.published_row(settings(f"--preset={preset}")) is not None
-    assert online_few_shot.published_row(settings(f"--preset={preset}", other)) is None
+    assert published_row(settings(f"--preset={preset}")) is not None
+    assert published_row(settings(f"--preset={preset}", other)) is None
 
 
 def test_sizes_that_are_the_usual_ones_are_the_papers():
     same = settings("--preset=table1_omniglot_cl_lstm", "--hidden=256", "--image_size=28")
-    assert online_few_shot.published_row(same)["accuracy_1_shot"]["mean"] == 96.8
+    assert published_row(same)["accuracy_1_shot"]["mean"] == 96.8
 
 
 @pytest.mark.slow
 def test_a_frozen_encoder_comes_from_maml(image_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr("jmeta.outer.load.load", lambda workdir: (None, trained[workdir]))
+    monkeypatch.setattr("jmeta.load", lambda workdir: (None, trained[workdir]))
     x = jnp.zeros((1, 16, 16, 1), jnp.float32)
     trained = {
         f"{filters} filters": LearnerState(0, {"params": dict(network), "rule": ()}, {}, (), None)
@@ -141,12 +169,12 @@ def test_a_frozen_encoder_comes_from_maml(image_folder, monkeypatch, tmp_path):
              f"--workdir={tmp_path}", "--curriculum=", "--eval_every=0"]  # fmt: skip
     flags = [flag for flag in flags if "curriculum" not in flag and "validation" not in flag]
     with pytest.raises(UsageError, match="give --encoder_from=WORKDIR"):
-        online_few_shot.run(settings(*flags))
+        start(online_few_shot.EXPERIMENT, settings(*flags))
     for origin, message in (("16 filters", "encoder_from=16 filters: .*has shape"),
                             ("another", "learned no conv_encoder")):  # fmt: skip
         with pytest.raises(UsageError, match=message):
-            online_few_shot.run(settings(*flags, f"--encoder_from={origin}"))
-    assert online_few_shot.run(settings(*flags, "--encoder_from=8 filters")) == 0
+            start(online_few_shot.EXPERIMENT, settings(*flags, f"--encoder_from={origin}"))
+    assert start(online_few_shot.EXPERIMENT, settings(*flags, "--encoder_from=8 filters")) == 0
     _, after = load(tmp_path)
     before = trained["8 filters"].meta["params"]
     assert set(after.meta.encoder) == set(before) - {"head"}
@@ -158,25 +186,26 @@ def test_a_frozen_encoder_comes_from_maml(image_folder, monkeypatch, tmp_path):
 def test_maml_offers_the_network_of_the_encoders():
     for name in ("encoder_omniglot", "encoder_cifar_fs"):
         chosen = parse(maml.EXPERIMENT, ["", f"--preset={name}"])
-        assert model_recipe(chosen) == {"name": "conv_encoder", "filters": 64}
+        assert Parts(chosen).backbone() == {"name": "conv_encoder", "filters": 64}
 
 
-def test_standardised_images_have_mean_0_and_deviation_1_over_the_training_split(image_folder):
+def test_standardized_images_have_mean_0_and_deviation_1_over_the_training_split(image_folder, composed):
     flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=lstm"]
-    plain, made = (online_few_shot.compose(settings(*flags, *more)) for more in ((), ("--standardise",)))
-    scale = made.recipe["input"]
-    x = np.asarray(jax.vmap(made.train)(jax.random.split(jax.random.key(0), 200)).x, np.float64)
-    assert x.min() >= 0 and x.max() <= 1  # the network standardises
+    plain, standardized = (composed(*flags, *more) for more in ((), ("--standardize",)))
+    scale = spec_of_adapter(standardized["spec"])
+    keys = jax.random.split(jax.random.key(0), 200)
+    x = np.asarray(jax.vmap(standardized["train"])(keys).x, np.float64)
+    assert x.min() >= 0 and x.max() <= 1  # the network standardizes
     channels = ((x - scale["mean"]) / scale["std"]).reshape(-1, x.shape[-1])
     np.testing.assert_allclose(channels.mean(0), 0, atol=0.1)
     np.testing.assert_allclose(channels.std(0), 1, atol=0.1)
-    assert "mean" not in plain.recipe["input"]
+    assert "mean" not in spec_of_adapter(plain["spec"])
 
 
 @pytest.mark.slow
-def test_what_goes_on_from_a_standardised_run_standardises(run_experiment, image_folder, tmp_path):
+def test_a_run_from_a_standardized_run_standardizes(run_experiment, image_folder, tmp_path):
     flags = [*TINY, f"--data_dir={image_folder}", "--algorithm=lstm"]
-    origin = run_experiment("online_few_shot", *flags, "--standardise", f"--workdir={tmp_path / 'origin'}")
+    origin = run_experiment("online_few_shot", *flags, "--standardize", f"--workdir={tmp_path / 'origin'}")
     assert origin.returncode == 0, origin.stderr
     part = run_experiment("online_few_shot", *flags, f"--init_from={tmp_path / 'origin'}")
-    assert part.returncode == 2 and "give --standardise" in part.stderr
+    assert part.returncode == 2 and "give --standardize" in part.stderr

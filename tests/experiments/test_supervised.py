@@ -6,60 +6,66 @@ import numpy as np
 import pytest
 
 from experiments import supervised
-from experiments.common import UsageError, parse
+from experiments.cli import parse
+from experiments.errors import UsageError
+from experiments.runner import start
 from jmeta.data.class_dataset import ClassDataset, from_arrays
-from jmeta.data.source import DatasetInfo, from_splits
+from jmeta.data.episodes import from_splits
+from jmeta.data.source import DatasetInfo
 from jmeta.report.paired import differences
-from jmeta.report.published import published
+from jmeta.report.published import published_rows, row_for
 
 
 def settings(*flags):
     return parse(supervised.EXPERIMENT, ["", *flags])
 
 
+def published_row(chosen):
+    fields = supervised.published_row(chosen.algorithm, chosen.dataset, chosen.shrink)
+    return fields and row_for(**fields)
+
+
 def test_there_is_a_preset_for_each_row_of_table_5():
-    rows = {supervised.published_row(settings(f"--preset={name}"))["accuracy"]["mean"]
+    rows = {published_row(settings(f"--preset={name}"))["accuracy"]["mean"]
             for name in supervised.EXPERIMENT.presets}  # fmt: skip
-    assert rows == {row["accuracy"]["mean"] for row in published("cl_lstm", 5)}
-    assert supervised.model_recipe(settings("--algorithm=cl_vgg11", "--shrink=0.35"))["widths"] == [
-        22, 44, 88, 88, 176, 176, 176, 176
-    ]  # fmt: skip
+    assert rows == {row["accuracy"]["mean"] for row in published_rows("cl_lstm", 5)}
+    assert supervised.widths("cl_vgg11", 0.35) == [22, 44, 88, 88, 176, 176, 176, 176]
     for other in (["--shrink=0.25"], ["--algorithm=vgg11", "--shrink=0.5"]):
-        assert supervised.published_row(settings(*other)) is None
-    assert supervised.published_row(settings("--algorithm=vgg11", "--shrink=1"))["variant"] is None
+        assert published_row(settings(*other)) is None
+    assert published_row(settings("--algorithm=vgg11", "--shrink=1"))["variant"] is None
 
 
 def test_held_out_images_are_the_last_of_each_class():
     images = ClassDataset(np.zeros((10, 2, 2, 3), np.uint8), np.array([0, 5]), np.array([5, 5]))
-    kept, held_out = supervised.parts(images, 4)
-    np.testing.assert_array_equal(kept.counts, [3, 3])
+    train, held_out = supervised.hold_out(images, 4)
+    np.testing.assert_array_equal(train.counts, [3, 3])
     np.testing.assert_array_equal(held_out.offsets, [3, 8])
     np.testing.assert_array_equal(held_out.counts, [2, 2])
-    assert supervised.parts(images, 0) == (images, None)
+    assert supervised.hold_out(images, 0) == (images, None)
     for number in (3, 10, -2):
         with pytest.raises(UsageError, match=f"--held_out={number}"):
-            supervised.parts(images, number)
+            supervised.hold_out(images, number)
 
 
-def made_up(*args, **options):
-    """Ten classes told apart by their colour, 20 images each to train and 10 to test."""
+def colored_images(*args, **options):
+    """Ten classes that differ in their color, 20 images each to train and 10 to test."""
     generator = np.random.default_rng(0)
     parts = {}
     for part, number in (("train", 20), ("test", 10)):
         y = np.repeat(np.arange(10), number)
-        colour = np.random.default_rng(1).integers(0, 200, (10, 1, 1, 3))
-        x = colour[y] + generator.integers(0, 50, (len(y), 32, 32, 3))
+        color = np.random.default_rng(1).integers(0, 200, (10, 1, 1, 3))
+        x = color[y] + generator.integers(0, 50, (len(y), 32, 32, 3))
         parts[part] = from_arrays(x.astype(np.uint8), y)
     names = tuple(str(label) for label in range(10))
     return from_splits(DatasetInfo("cifar10", "", "", dict.fromkeys(parts, names), (32, 32, 3)), parts)
 
 
-def test_a_run_learns_to_tell_colours(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jmeta.data.catalog.dataset", made_up)
+def test_a_run_learns_to_tell_colors(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.parts.dataset", colored_images)
     monkeypatch.setattr(supervised, "TEST_BATCH", 20)
     flags = ["--dataset=cifar10", "--algorithm=vgg11", "--shrink=0.125", "--steps=90", "--batch=16",
              "--cosine_steps=90", "--eval_every=30", "--held_out=40", f"--workdir={tmp_path}"]  # fmt: skip
-    assert supervised.run(settings(*flags)) == 0
+    assert start(supervised.EXPERIMENT, settings(*flags)) == 0
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert results["eval"]["tasks"] == 5
     assert results["eval"]["metrics"]["accuracy"]["mean"] > 0.35  # by chance 0.1
@@ -80,4 +86,4 @@ def test_a_run_learns_to_tell_colours(tmp_path, monkeypatch, capsys):
 )
 def test_flags_that_cannot_be(flags, message):
     with pytest.raises(UsageError, match=message):
-        supervised.run(settings(*flags))
+        start(supervised.EXPERIMENT, settings(*flags))

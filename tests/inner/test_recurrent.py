@@ -1,4 +1,4 @@
-"""Unrolling: rematerialised, truncated and continued, on a memory small enough to write out."""
+"""Unrolling: rematerialized, truncated and continued, on a memory small enough to write out."""
 
 import jax
 import jax.numpy as jnp
@@ -40,28 +40,28 @@ def by_hand(a, cut=None):
 @pytest.mark.parametrize("remat_every", [None, 1, 2, 3, 7, 10])
 @pytest.mark.parametrize("truncate_every", [None, 1, 3])
 def test_equals_the_loop(remat_every, truncate_every):
-    made = memory()
+    leaky = memory()
 
     def total(a):
-        outputs, _ = jmeta.unroll(made, a, {}, STREAM, remat_every=remat_every, truncate_every=truncate_every)
-        return made.loss(outputs, STREAM)
+        periods = {"remat_every": remat_every, "truncate_every": truncate_every}
+        return leaky.loss(jmeta.unroll(leaky, a, {}, STREAM, **periods).outputs, STREAM)
 
-    found = jax.value_and_grad(total)(jnp.asarray(0.9))
+    result = jax.value_and_grad(total)(jnp.asarray(0.9))
     expected = jax.value_and_grad(lambda a: by_hand(a, truncate_every))(jnp.asarray(0.9))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_a_carry_goes_on():
-    made = memory()
-    whole, last = jmeta.unroll(made, jnp.asarray(0.9), {}, STREAM)
+    leaky = memory()
+    whole, last, _ = jmeta.unroll(leaky, jnp.asarray(0.9), {}, STREAM)
     halves = [jax.tree.map(lambda a, part=part: a[part], STREAM) for part in (slice(0, 4), slice(4, 7))]
-    first, carry = jmeta.unroll(made, jnp.asarray(0.9), {}, halves[0])
-    second, carry = jmeta.unroll(made, jnp.asarray(0.9), {}, halves[1], carry=carry)
+    first, carry, _ = jmeta.unroll(leaky, jnp.asarray(0.9), {}, halves[0])
+    second, carry, _ = jmeta.unroll(leaky, jnp.asarray(0.9), {}, halves[1], carry=carry)
     np.testing.assert_allclose(jnp.concatenate([first, second]), whole, rtol=1e-12)
     np.testing.assert_allclose(carry, last, rtol=1e-12)
 
 
-def test_rematerialisation_saves_memory():
+def test_rematerialization_saves_memory():
     wide = jmeta.Stream(jnp.ones((64, 500)), jnp.zeros(64), jnp.zeros(64))
 
     def step(params, carry, now):
@@ -69,12 +69,12 @@ def test_rematerialisation_saves_memory():
             carry = jnp.tanh(params * carry + now[0])
         return carry, carry.sum()
 
-    made = memory()._replace(
+    leaky = memory()._replace(
         step=step, carry=lambda params, inputs: jnp.zeros(500), prepare=lambda p, s, x, f, **_: ((x,), s)
     )
 
     def temporary(remat_every):
-        grad = jax.grad(lambda a: jmeta.unroll(made, a, {}, wide, remat_every=remat_every)[0].sum())
+        grad = jax.grad(lambda a: jmeta.unroll(leaky, a, {}, wide, remat_every=remat_every).outputs.sum())
         return jax.jit(grad).lower(0.9).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(8) < 0.5 * temporary(None)

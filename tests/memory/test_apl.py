@@ -15,7 +15,7 @@ from jmeta.types import Stream
 WAY, SIZE = 5, 3
 
 
-def play(labels, features=None, bias=None, **options):
+def run(labels, features=None, bias=None, **options):
     """On the features themselves, with a classifier that says `bias` whatever it sees."""
     time = len(labels)
     x = jax.random.normal(jax.random.key(0), (time, SIZE), jnp.float64) if features is None else features
@@ -25,7 +25,7 @@ def play(labels, features=None, bias=None, **options):
     params, state = memory.init(jax.random.key(1), x)
     if bias is not None:
         params = params._replace(head=0 * params.head, bias=jnp.asarray(bias, jnp.float64))
-    outputs, carry = jax.jit(lambda p: jmeta.unroll(memory, p, state, stream))(params)
+    outputs, carry, _ = jax.jit(lambda p: jmeta.unroll(memory, p, state, stream))(params)
     return memory, params, stream, outputs, carry
 
 
@@ -33,31 +33,31 @@ def play(labels, features=None, bias=None, **options):
 def test_only_surprises_are_written(probability, written):
     rest = (1 - probability) / (WAY - 1)
     bias = np.log([rest, rest, probability, rest, rest])
-    *_, stream, _, carry = play([2, 2, 2, 2], bias=bias)
+    *_, stream, _, carry = run([2, 2, 2, 2], bias=bias)
     assert carry.written == written  # the last label has not arrived
     np.testing.assert_array_equal(carry.features[:written], stream.x[:written])
     np.testing.assert_array_equal(carry.labels, [2] * written + [WAY] * (64 - written))
 
 
 def test_the_oldest_makes_room():
-    *_, stream, _, carry = play([0, 1, 2, 3, 4], bias=np.zeros(WAY), slots=3, neighbours=2)
+    *_, stream, _, carry = run([0, 1, 2, 3, 4], bias=np.zeros(WAY), slots=3, neighbors=2)
     np.testing.assert_array_equal(carry.labels, [3, 1, 2])
     np.testing.assert_array_equal(carry.features, stream.x[jnp.array([3, 1, 2])])
 
 
 def test_the_decoder_written_out():
-    """The last step, from the memory before it: two neighbours and an empty slot."""
-    memory, params, stream, outputs, _ = play([0, 1, 2], slots=8, neighbours=3)
+    """The last step, from the memory before it: two neighbors and an empty slot."""
+    memory, params, stream, outputs, _ = run([0, 1, 2], slots=8, neighbors=3)
     query, rest = np.asarray(stream.x[2]), np.zeros(SIZE)
     stored = [(np.asarray(stream.x[i]), i) for i in range(2)]
     p = [jax.nn.log_softmax(outputs[i])[i] for i in range(2)]
-    kept = [entry for entry, chance in zip(stored, p) if -chance > 0.75 * math.log(WAY)]
-    kept.sort(key=lambda entry: ((entry[0] - query) ** 2).sum())
-    kept += [(rest, WAY)] * (3 - len(kept))
-    weight = np.exp([-((feature - query) ** 2).sum() for feature, _ in kept])
+    examples = [entry for entry, chance in zip(stored, p) if -chance > 0.75 * math.log(WAY)]
+    examples.sort(key=lambda entry: ((entry[0] - query) ** 2).sum())
+    examples += [(rest, WAY)] * (3 - len(examples))
+    weight = np.exp([-((feature - query) ** 2).sum() for feature, _ in examples])
     weight = weight / weight.sum()
     tokens = np.stack(
-        [np.concatenate([f, params.labels[label], query, [w]]) for (f, label), w in zip(kept, weight)]
+        [np.concatenate([f, params.labels[label], query, [w]]) for (f, label), w in zip(examples, weight)]
     )
     tokens = tokens @ params.tokens + np.asarray(params.token_bias)[None]
 
@@ -76,7 +76,7 @@ def test_the_decoder_written_out():
 
 
 def test_no_gradient_through_the_memory():
-    memory, params, stream, *_ = play([0, 1, 0, 1])
+    memory, params, stream, *_ = run([0, 1, 0, 1])
 
     def of_last(x):
         return jmeta.unroll(memory, params, {}, stream._replace(x=x))[0][3].sum()
@@ -97,7 +97,7 @@ def test_noise_comes_with_a_key_in_training_alone():
         assert features.any() == noisy
 
 
-def test_the_encoder_makes_64_features_and_treats_every_image_by_itself():
+def test_the_encoder_makes_64_features_and_treats_each_image_on_its_own():
     encoder = residual_encoder()
     for side in (14, 28, 32):
         shape = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
@@ -116,6 +116,6 @@ def test_the_encoder_makes_64_features_and_treats_every_image_by_itself():
 
 
 def test_settings_that_cannot_be():
-    for options in ({"delay": 0}, {"neighbours": 0}, {"neighbours": 9, "slots": 8}):
+    for options in ({"delay": 0}, {"neighbors": 0}, {"neighbors": 9, "slots": 8}):
         with pytest.raises(ValueError, match="apl: delay="):
             apl(WAY, jmeta.mlp(widths=()), **options)

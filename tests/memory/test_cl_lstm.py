@@ -9,10 +9,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 import jmeta
-from jmeta.data.online_streams import delayed
+from jmeta.data.streams.delayed import delayed
 from jmeta.memory.cl_lstm import cl_lstm
 from jmeta.metrics import accuracy_by_shot
-from jmeta.models.recurrent import gated, lstm_cell
+from jmeta.models.cells import apply_gates, lstm_cell
 
 WAY = 3
 
@@ -43,23 +43,23 @@ def by_hand(params, xs, feedback, skip):
     last, logits = (jnp.zeros(hidden), jnp.zeros(hidden)), []
     for x, label in zip(xs, feedback):
         onehot = (jnp.arange(WAY) == label).astype(x.dtype)  # nothing for -1
-        seen, pooled = x, []
+        inputs, pooled = x, []
         for layer in range(4):
             weights, labels = params.cells[layer], params.labels[layer]
             gates = (
-                conv(seen, weights.inputs)
+                conv(inputs, weights.inputs)
                 + conv(state[layer][0], weights.recurrent)
                 + weights.bias[None, None]
             )
             if labels is not None:
-                gates += conv(jnp.broadcast_to(onehot[None, None], (*seen.shape[:2], WAY)), labels)
+                gates += conv(jnp.broadcast_to(onehot[None, None], (*inputs.shape[:2], WAY)), labels)
             state[layer] = cell(gates, state[layer][1])
             pooled.append(pool(state[layer][0]))
-            seen = pooled[-1]
+            inputs = pooled[-1]
             if layer == 2 and skip == "add":
-                seen = seen + pool(pooled[1])
+                inputs = inputs + pool(pooled[1])
             if layer == 2 and skip == "concat":
-                seen = jnp.concatenate([seen, pool(pooled[1])], -1)
+                inputs = jnp.concatenate([inputs, pool(pooled[1])], -1)
         features = jnp.concatenate([state[3][0].reshape(-1), onehot])
         gates = features @ params.lstm.inputs + last[0] @ params.lstm.recurrent + params.lstm.bias
         last = cell(gates, last[1])
@@ -87,7 +87,7 @@ def test_equals_the_python_loop_in_values_and_gradients(inject, skip, time):
     data = stream(time=time)
 
     def ours(params):
-        outputs, _ = jmeta.unroll(memory, params, {}, data, remat_every=2)
+        outputs = jmeta.unroll(memory, params, {}, data, remat_every=2).outputs
         return memory.loss(outputs, data), outputs
 
     def theirs(params):
@@ -104,12 +104,12 @@ def test_equals_the_python_loop_in_values_and_gradients(inject, skip, time):
         assert np.abs(other).max() > 0
 
 
-def test_relabelled_streams_give_relabelled_logits():
+def test_relabeled_streams_give_relabeled_logits():
     """Of the network whose weights are permuted as the labels are."""
     memory, params = start(inject="all")
     data, order, features = stream(time=4), jnp.array([2, 0, 1]), params.lstm.inputs.shape[0] - WAY
     inverse = jnp.argsort(order)
-    relabelled = data._replace(
+    relabeled = data._replace(
         y=order[data.y], feedback=jnp.where(data.feedback < 0, -1, order[data.feedback])
     )
     permuted = params._replace(
@@ -120,13 +120,13 @@ def test_relabelled_streams_give_relabelled_logits():
         head=params.head[:, inverse],
         bias=params.bias[inverse],
     )
-    one, _ = jmeta.unroll(memory, params, {}, data)
-    other, _ = jmeta.unroll(memory, permuted, {}, relabelled)
+    one = jmeta.unroll(memory, params, {}, data).outputs
+    other = jmeta.unroll(memory, permuted, {}, relabeled).outputs
     np.testing.assert_allclose(other[:, order], one, rtol=1e-9)
 
 
 def test_without_labels_each_shot_is_left_to_chance():
-    """Labels are given to classes at random in each task, so that images alone tell nothing of them."""
+    """Labels are drawn for classes at random in each task, so that images alone tell nothing of them."""
     images = np.random.default_rng(0).normal(size=(18, 8, 8, 1)).astype(np.float32)
     data = jmeta.from_arrays(images, np.repeat(np.arange(6), 3))
     draw = jmeta.online_few_shot(jmeta.episodes(data, way=WAY, shot=2, query=1))
@@ -134,24 +134,24 @@ def test_without_labels_each_shot_is_left_to_chance():
     memory = cl_lstm(WAY, filters=4, hidden=5)
     params, _ = memory.init(jax.random.key(0), streams.x[0])
     blind = streams._replace(feedback=jnp.full_like(streams.feedback, -1))
-    play = jax.jit(jax.vmap(lambda stream: jmeta.unroll(memory, params, {}, stream)[0]))
-    logits = play(blind)
-    found = jax.vmap(lambda *pair: accuracy_by_shot(*pair, shots=2))(logits, blind)
-    assert len(jnp.unique(logits.argmax(-1))) > 1  # or it would be 1 / 3 whatever is shown
-    for values in found.values():
+    run = jax.jit(jax.vmap(lambda stream: jmeta.unroll(memory, params, {}, stream)[0]))
+    logits = run(blind)
+    accuracies = jax.vmap(lambda *pair: accuracy_by_shot(*pair, shots=2))(logits, blind)
+    assert len(jnp.unique(logits.argmax(-1))) > 1  # or it would be 1 / 3 whatever the images are
+    for values in accuracies.values():
         assert abs(values.mean() - 1 / WAY) < 4.5 * (2 / 9 / 1800) ** 0.5
 
 
 @pytest.mark.slow
 def test_learns_to_bind_labels_to_images():
     """Classes are noise of 8x8, examples those with more noise: acc_1 > 0.85 within 1,500 updates."""
-    tasks, way, shown, updates = 32, 3, 3, 1500
+    tasks, way, shot, updates = 32, 3, 3, 1500
 
     def draw(key):
         keys = jax.random.split(key, 3)
         prototypes = jax.random.normal(keys[0], (way, 8, 8, 1), jnp.float32)
-        y = jax.random.permutation(keys[1], jnp.repeat(jnp.arange(way), shown))
-        x = prototypes[y] + 0.3 * jax.random.normal(keys[2], (way * shown, 8, 8, 1), jnp.float32)
+        y = jax.random.permutation(keys[1], jnp.repeat(jnp.arange(way), shot))
+        x = prototypes[y] + 0.3 * jax.random.normal(keys[2], (way * shot, 8, 8, 1), jnp.float32)
         return jmeta.Stream(x, y, delayed(y, 1))
 
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
@@ -173,21 +173,21 @@ def test_learns_to_bind_labels_to_images():
 
 @pytest.mark.parametrize("delay", [1, 3])
 def test_nothing_leaks_before_it_has_arrived(delay):
-    """A changed label changes no prediction before it arrives, a changed image none before it is shown."""
+    """A changed label changes no prediction before it arrives, a changed image none before its step."""
     memory, params = start()
     base = stream(delay=delay)
-    play = jax.jit(lambda s: jmeta.unroll(memory, params, {}, s)[0])
-    outputs = play(base)
+    run = jax.jit(lambda s: jmeta.unroll(memory, params, {}, s)[0])
+    outputs = run(base)
     assert (base.feedback[:delay] == -1).all()
     for step in range(6):
         y = base.y.at[step].add(1) % WAY
-        changed = play(base._replace(y=y, feedback=jnp.concatenate([jnp.full(delay, -1), y[: 6 - delay]])))
+        changed = run(base._replace(y=y, feedback=jnp.concatenate([jnp.full(delay, -1), y[: 6 - delay]])))
         arrived = step + delay
         assert (changed[:arrived] == outputs[:arrived]).all()
         if arrived < 6:
             assert (changed[arrived] != outputs[arrived]).any()
-        shown = play(base._replace(x=base.x.at[step].add(1.0)))
-        assert (shown[:step] == outputs[:step]).all() and (shown[step] != outputs[step]).any()
+        other_image = run(base._replace(x=base.x.at[step].add(1.0)))
+        assert (other_image[:step] == outputs[:step]).all() and (other_image[step] != outputs[step]).any()
 
 
 def test_parameters_and_states_have_the_papers_sizes():
@@ -212,7 +212,7 @@ def test_parameters_and_states_have_the_papers_sizes():
 
 def test_a_cell_from_rest_is_the_closed_form():
     gates = jax.random.normal(jax.random.key(0), (7, 12))
-    output, _ = gated(gates, jnp.zeros((7, 3)))
+    output, _ = apply_gates(gates, jnp.zeros((7, 3)))
     i, _, g, o = jnp.split(gates, 4, -1)
     expected = jax.nn.sigmoid(o) * jnp.tanh(jax.nn.sigmoid(i) * jnp.tanh(g))
     np.testing.assert_allclose(output, expected, rtol=1e-12)

@@ -7,11 +7,11 @@ import optax
 import pytest
 
 import jmeta
-from jmeta.data.online_streams import delayed
+from jmeta.data.streams.delayed import delayed
 from jmeta.memory.apl import apl
 from jmeta.memory.lstm import lstm
 from jmeta.memory.ntm import ntm
-from jmeta.memory.prototypes import UNKNOWN, cpm, known_and_new, opn
+from jmeta.memory.prototypes import UNKNOWN, cpm, known_and_new_loss, opn
 from jmeta.models.conv_encoder import conv_encoder
 
 WAY = 3
@@ -23,15 +23,15 @@ def stream(delay=1, time=6, size=4):
     return jmeta.Stream(x, y, delayed(y, delay))
 
 
-def play(memory, data, seed=0):
+def unroll_fresh(memory, data, seed=0):
     params, state = memory.init(jax.random.key(seed), data.x)
     return params, jmeta.unroll(memory, params, state, data)
 
 
 @pytest.mark.parametrize("delay", [1, 2])
-def test_opn_compares_with_the_means_of_what_was_labelled(delay):
+def test_opn_compares_with_the_means_of_labeled_examples(delay):
     data = stream(delay)
-    _, (outputs, carry) = play(opn(WAY, jmeta.mlp(widths=()), delay=delay), data)
+    _, (outputs, carry, _) = unroll_fresh(opn(WAY, jmeta.mlp(widths=()), delay=delay), data)
     for step in range(6):
         arrived = max(step - delay + 1, 0)
         for label in range(WAY):
@@ -50,19 +50,19 @@ def test_opn_compares_with_the_means_of_what_was_labelled(delay):
 def test_the_loss_is_among_known_classes_and_of_novelty():
     data = stream()
     memory = opn(WAY, jmeta.mlp(widths=()))
-    _, (outputs, _) = play(memory, data)
-    total, seen = 0.0, set()
+    _, (outputs, *_) = unroll_fresh(memory, data)
+    total, known = 0.0, set()
     for step, label in enumerate(data.y.tolist()):
-        new = label not in seen
+        new = label not in known
         total += optax.sigmoid_binary_cross_entropy(outputs.novelty[step], float(new))
         if not new:
-            total -= jax.nn.log_softmax(outputs.logits[step, jnp.array(sorted(seen))])[
-                sorted(seen).index(label)
+            total -= jax.nn.log_softmax(outputs.logits[step, jnp.array(sorted(known))])[
+                sorted(known).index(label)
             ]
-        seen.add(label)
-    np.testing.assert_allclose(known_and_new(outputs, data), total, rtol=1e-9)
+        known.add(label)
+    np.testing.assert_allclose(known_and_new_loss(outputs, data), total, rtol=1e-9)
     half = data._replace(mask=jnp.array([1.0, 1, 1, 0, 0, 0]))
-    assert known_and_new(outputs, half) < total
+    assert known_and_new_loss(outputs, half) < total
 
 
 def test_cpm_averages_by_its_gate_from_zero():
@@ -71,7 +71,7 @@ def test_cpm_averages_by_its_gate_from_zero():
     params, _ = memory.init(jax.random.key(0), data.x)
     silent = params._replace(readout=0 * params.readout, bias=0 * params.bias, write=0 * params.write)
     for gate_bias, gate in ((-1.0, 1 / (1 + np.e)), (0.0, 0.5), (40.0, 1.0)):
-        outputs, carry = jmeta.unroll(memory, silent._replace(write_bias=jnp.asarray(gate_bias)), {}, data)
+        outputs, carry, _ = jmeta.unroll(memory, silent._replace(write_bias=jnp.asarray(gate_bias)), {}, data)
         first, second = data.x[1], data.x[4]  # of class 1
         np.testing.assert_allclose(
             carry.prototypes.means[1],
@@ -82,7 +82,7 @@ def test_cpm_averages_by_its_gate_from_zero():
 
 
 MEMORIES = {
-    "apl": lambda delay: apl(WAY, jmeta.mlp(widths=(5,)), delay=delay, slots=8, neighbours=8, surprise=0),
+    "apl": lambda delay: apl(WAY, jmeta.mlp(widths=(5,)), delay=delay, slots=8, neighbors=8, surprise=0),
     "opn": lambda delay: opn(WAY, jmeta.mlp(widths=(5,)), delay=delay),
     "cpm": lambda delay: cpm(WAY, jmeta.mlp(widths=(5,)), delay=delay, hidden=6),
     "lstm": lambda delay: lstm(WAY, hidden=6, layers=2),
@@ -104,9 +104,9 @@ def test_nothing_leaks_before_it_has_arrived(name, delay):
         assert (changed[: step + delay] == outputs[: step + delay]).all()
         if step + delay < 6:
             assert (changed[step + delay :] != outputs[step + delay :]).any()
-        shown = run(base._replace(x=base.x.at[step].add(1.0)))
-        assert (shown[:step] == outputs[:step]).all()
-        assert name in ("opn", "cpm") or (shown[step] != outputs[step]).any()
+        other_image = run(base._replace(x=base.x.at[step].add(1.0)))
+        assert (other_image[:step] == outputs[:step]).all()
+        assert name in ("opn", "cpm") or (other_image[step] != outputs[step]).any()
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -125,7 +125,7 @@ def test_gradients_are_finite_from_the_first_step(name):
 def test_the_lstm_by_hand():
     data = stream(time=3)
     memory = lstm(WAY, hidden=5)
-    params, (outputs, _) = play(memory, data)
+    params, (outputs, *_) = unroll_fresh(memory, data)
     cell, output, state = params.cells[0], jnp.zeros(5), jnp.zeros(5)
     for step in range(3):
         label = (jnp.arange(WAY) == data.feedback[step]) * 1.0
@@ -147,7 +147,7 @@ def test_a_frozen_encoder_does_not_learn():
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient.encoder)) == frozen
 
 
-def test_the_encoder_treats_every_image_by_itself():
+def test_the_encoder_treats_each_image_on_its_own():
     encoder = conv_encoder(filters=8, pooled=(True, False), groups=2)
     x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
     params, state = encoder.init(jax.random.key(1), x)
@@ -160,23 +160,23 @@ def test_the_encoder_treats_every_image_by_itself():
 
 
 def test_a_learner_trains_a_memory():
-    """On streams of Gaussian classes, where the second presentation can be recognised."""
-    from jmeta.data.online_streams import online_few_shot
+    """On streams of Gaussian classes, whose second presentation can be recognized."""
+    from jmeta.data.streams.delayed import online_few_shot
 
     rng = np.random.default_rng(0)
     x = 3 * rng.standard_normal((40, 1, 4)) + 0.3 * rng.standard_normal((40, 6, 4))
     data = jmeta.from_arrays(x.reshape(-1, 4).astype(np.float32), np.repeat(np.arange(40), 6))
     sampler = online_few_shot(jmeta.episodes(data, way=WAY, shot=2, query=1))
     shots = lambda outputs, s: jmeta.accuracy_by_shot(outputs.logits, s, shots=2)  # noqa: E731
-    made = jmeta.learner(opn(WAY, jmeta.mlp(widths=(8,))), None, optax.adam(0.01), metrics=shots)
-    state = made.init(jax.random.key(0), sampler(jax.random.key(0)))
-    step = jax.jit(lambda s, k: made.step(s, jax.vmap(sampler)(jax.random.split(k, 16))))
+    learner = jmeta.learner(opn(WAY, jmeta.mlp(widths=(8,))), None, optax.adam(0.01), metrics=shots)
+    state = learner.init(jax.random.key(0), sampler(jax.random.key(0)))
+    step = jax.jit(lambda s, k: learner.step(s, jax.vmap(sampler)(jax.random.split(k, 16))))
     losses = []
     for key in jax.random.split(jax.random.key(1), 60):
         state, metrics = step(state, key)
         losses.append(float(metrics["loss"].mean()))
     assert losses[-1] < 0.7 * losses[0]
-    values = jmeta.evaluate(made, state, sampler, num_tasks=50, key=jax.random.key(2))
+    values = jmeta.evaluate(learner, state, sampler, num_tasks=50, key=jax.random.key(2))
     assert values["accuracy_1_shot"].mean() > 0.9 > 0.7 > values["accuracy_0_shot"].mean()
     with pytest.raises(ValueError, match="needs a loss"):
         jmeta.learner(
@@ -190,15 +190,15 @@ def test_the_ntm_by_hand():
     memory = ntm(WAY, hidden=5, slots=3, width=2, heads=1, decay=0.5)
     params, _ = memory.init(jax.random.key(0), data.x)
     for bias, again in ((40.0, True), (-40.0, False)):
-        moved = params._replace(heads_bias=params.heads_bias.at[-1].set(bias))
-        inputs, _ = memory.prepare(moved, {}, data.x, data.feedback, train=True)
-        carry = memory.carry(moved, inputs)
+        gated = params._replace(heads_bias=params.heads_bias.at[-1].set(bias))
+        inputs, _ = memory.prepare(gated, {}, data.x, data.feedback, train=True)
+        carry = memory.carry(gated, inputs)
         usage, read = np.array([1.0, 0, 0]), np.array([1.0, 0, 0])
         slots = np.full((3, 2), 1e-6)
         for step in range(4):
-            carry, logits = memory.step(moved, carry, inputs[step])
-            asked = carry.controller[0] @ moved.heads + moved.heads_bias
-            key, content = np.tanh(asked[:2]), np.tanh(asked[2:4])
+            carry, logits = memory.step(gated, carry, inputs[step])
+            request = carry.controller[0] @ gated.heads + gated.heads_bias
+            key, content = np.tanh(request[:2]), np.tanh(request[2:4])
             unused = np.eye(3)[np.argmin(usage)]
             write = read if again else unused
             slots = slots * (1 - unused)[:, None] + write[:, None] * content[None]
@@ -208,7 +208,7 @@ def test_the_ntm_by_hand():
             usage = 0.5 * usage + read + write
             np.testing.assert_allclose(carry.memory, slots, rtol=1e-6, atol=1e-12)
             np.testing.assert_allclose(carry.usage, usage, rtol=1e-6)
-            seen = np.concatenate([carry.controller[0], read @ slots])
-            np.testing.assert_allclose(logits, seen @ moved.output + moved.output_bias, rtol=1e-6)
+            outputs = np.concatenate([carry.controller[0], read @ slots])
+            np.testing.assert_allclose(logits, outputs @ gated.output + gated.output_bias, rtol=1e-6)
     with pytest.raises(ValueError, match="a slot for each head"):
         ntm(WAY, slots=2, heads=3)

@@ -7,15 +7,17 @@ import pytest
 from flax import linen as nn
 
 from experiments.supervised import widths
-from jmeta.models.catalog import build
+from jmeta.models.cells import apply_gates
 from jmeta.models.conv_lstm import ConvLSTM
-from jmeta.models.recurrent import gated
+from jmeta.models.resnet20 import resnet20
+from jmeta.models.vgg11 import vgg11
+from jmeta.registry import build
 
 
 def weights(name, shrink=None):
     """Kernels of the convolutions and of the classifier, with its bias; and all parameters."""
-    settings = {"widths": widths(name, shrink), "recurrent": True} if shrink else {}
-    model = build(name, head=10, **settings)
+    spec = {"name": f"cl_{name}", "widths": widths(name, shrink)} if shrink else {"name": name}
+    model = build({**spec, "head": 10}, "model")
     x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     params, state = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), x)
     outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x, train=True)[0], params, state, x)
@@ -49,7 +51,7 @@ def test_a_cell_from_rest_is_the_whole_cell():
     cell = params["params"]["cell"]
     strides, axes = (1, 1), ("NHWC", "HWIO", "NHWC")
     gates = jax.lax.conv_general_dilated(x, cell.inputs, strides, "SAME", dimension_numbers=axes)
-    output, _ = gated(gates + cell.bias[None, None, None], jnp.zeros((2, 5, 6, 4)))
+    output, _ = apply_gates(gates + cell.bias[None, None, None], jnp.zeros((2, 5, 6, 4)))
     np.testing.assert_allclose(module.apply(params, x), output, rtol=1e-12)
     strided = ConvLSTM(4, stride=2).apply(params, x)
     np.testing.assert_allclose(strided, output[:, ::2, ::2], rtol=1e-12)
@@ -81,7 +83,7 @@ class PlainResNet20(nn.Module):
 
 def test_resnet20_is_the_plain_network():
     x = jax.random.normal(jax.random.key(0), (3, 8, 8, 3), jnp.float64)
-    model, plain = build("resnet20", widths=(2, 3, 4), head=5), PlainResNet20()
+    model, plain = resnet20(widths=(2, 3, 4), head=5), PlainResNet20()
     params, state = model.init(jax.random.key(1), x)
     ours, averages = jax.jit(lambda p: model.apply(p, state, x, train=True))(params)
     theirs, updated = jax.jit(
@@ -93,6 +95,6 @@ def test_resnet20_is_the_plain_network():
 
 def test_wrong_widths_are_refused():
     with pytest.raises(ValueError, match="7 widths; expected 8"):
-        build("vgg11", widths=[4] * 7)
+        vgg11(widths=[4] * 7)
     with pytest.raises(ValueError, match="three that do not shrink"):
-        build("resnet20", widths=(4, 3, 2))
+        resnet20(widths=(4, 3, 2))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jmeta.models.catalog import build
 from jmeta.models.conv4 import conv4
-from jmeta.models.mlp import identity, mlp
+from jmeta.models.identity import identity
+from jmeta.models.mlp import mlp
 from jmeta.models.resnet12 import drop_block, resnet12
+from jmeta.registry import build
 
 
 def _shapes(model, *shape):
@@ -95,31 +96,31 @@ def test_padding_does_not_reach_the_real_examples(model):
     params, state = model.init(jax.random.key(0), x)
     mask = jnp.array([1, 1, 1, 0, 0])
     outputs, updated = model.apply(params, state, x.at[3:].set(1e3), train=True, mask=mask)
-    expected, kept = model.apply(params, state, x[:3], train=True)
+    expected, averages = model.apply(params, state, x[:3], train=True)
     np.testing.assert_allclose(outputs[:3], expected, atol=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), updated, kept)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), updated, averages)
     assert outputs.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((params, updated))} == {jnp.dtype(jnp.float32)}
 
 
-def test_normalised_features_are_divided_by_the_root_of_their_number():
+def test_normalized_features_are_divided_by_the_root_of_their_number():
     x = jax.random.normal(jax.random.key(1), (3, 16, 16, 1), jnp.float32)
-    plain, scaled = conv4(filters=4), conv4(filters=4, normalise_features=True)
+    plain, scaled = conv4(filters=4), conv4(filters=4, normalize_features=True)
     params, state = plain.init(jax.random.key(0), x)
     expected = plain.apply(params, state, x, train=True)[0] / 2
     np.testing.assert_allclose(scaled.apply(params, state, x, train=True)[0], expected, rtol=1e-6)
 
 
 def test_drop_block_drops_the_share_in_squares():
-    kept = drop_block(jnp.ones((64, 20, 20, 4)), 0.1, jax.random.key(0)) > 0
-    assert 0.07 < 1 - kept.mean() < 0.13
+    keep = drop_block(jnp.ones((64, 20, 20, 4)), 0.1, jax.random.key(0)) > 0
+    assert 0.07 < 1 - keep.mean() < 0.13
     np.testing.assert_allclose(drop_block(jnp.ones((8, 20, 20, 4)), 0.1, jax.random.key(1)).mean(), 1.0)
-    dropped = ~kept
+    dropped = ~keep
     squares = jax.lax.reduce_window(
         dropped, True, jax.lax.bitwise_and, (1, 5, 5, 1), (1, 1, 1, 1), "VALID"
     )  # the corners of whole squares: every dropped value lies in one
-    around = jnp.pad(squares, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    covered = jax.lax.reduce_window(around, False, jax.lax.bitwise_or, (1, 5, 5, 1), (1, 1, 1, 1), "VALID")
+    padded = jnp.pad(squares, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    covered = jax.lax.reduce_window(padded, False, jax.lax.bitwise_or, (1, 5, 5, 1), (1, 1, 1, 1), "VALID")
     np.testing.assert_array_equal(dropped, covered)
 
 
@@ -141,8 +142,8 @@ def test_mlp_and_identity():
     assert identity().apply(params, state, x, train=True)[0] is x
 
 
-def test_the_catalogue():
-    assert _shapes(build("conv4", filters=8), 1, 16, 16, 1)[1] == (1, 8)
-    assert _shapes(build("mlp", widths=(4,)), 1, 3)[1] == (1, 4)
-    with pytest.raises(ValueError, match="'vgg'.*conv4, conv_encoder, resnet12, mlp"):
-        build("vgg")
+def test_networks_by_name():
+    assert _shapes(build({"name": "conv4", "filters": 8}, "model"), 1, 16, 16, 1)[1] == (1, 8)
+    assert _shapes(build({"name": "mlp", "widths": (4,)}, "model"), 1, 3)[1] == (1, 4)
+    with pytest.raises(ValueError, match="'vgg'.*vgg11"):
+        build({"name": "vgg"}, "model")

@@ -51,13 +51,7 @@ def observe_all(learner, batches, key=None, meta=None):
     observe = jax.jit(learner.observe)
     states, infos = [state], []
     for step in range(len(x)):
-        state, info = observe(
-            states[-1],
-            Batch(x[step], y[step]),
-            task=jnp.int32(0),
-            first_pass=jnp.asarray(True),
-            key=jax.random.fold_in(key, step),
-        )
+        state, info = observe(states[-1], Batch(x[step], y[step]), jax.random.fold_in(key, step))
         states.append(state)
         infos.append({name: float(value) for name, value in info.items()})
     return states, infos
@@ -241,16 +235,18 @@ def test_degenerate_c_mamls_are_each_other(model, batches):
     def params(rule=None, meta=None, **settings):
         parts = {"params": optax.adam(META_RATE), "rule": optax.sgd(0.0)}
         tx = optax.partition(parts, {"params": "params", "rule": "rule"})
-        made = c_maml(adapter_of(model, rule or sgd(RATE)), jmeta.cross_entropy, tx=tx, limit=3, **settings)
-        states, infos = observe_all(made, batches, meta=meta)
+        learner = c_maml(
+            adapter_of(model, rule or sgd(RATE)), jmeta.cross_entropy, tx=tx, limit=3, **settings
+        )
+        states, infos = observe_all(learner, batches, meta=meta)
         return states[-1].slow.meta["params"], [info["detected"] for info in infos]
 
-    plain, noticed = params(threshold=0.4, modulation=1000.0)
-    assert any(noticed)
+    plain, detected = params(threshold=0.4, modulation=1000.0)
+    assert any(detected)
     ones = {k: jnp.ones_like(v) for k, v in plain.items()}
     assert_equal(params(masked_sgd(RATE), {"rule": ones}, threshold=0.4)[0], plain)
-    never, unnoticed = params(threshold=1000.0)
-    assert not any(unnoticed)
+    never, undetected = params(threshold=1000.0)
+    assert not any(undetected)
     assert any((never[k] != plain[k]).any() for k in KEYS)
 
 
@@ -315,26 +311,26 @@ def metacog_gradient(theta, previous, x, y, initial, penalty):
 
 @pytest.mark.parametrize("name", ["bgd", "meta_bgd", "metacog"])
 def test_bayesian_learners_are_their_closed_formulas(name, model, batches, as_numpy):
-    settings = {"rate": 3.0, "deviation": 0.2, "samples": 3}
-    masks = {"masked": ["W1", "b1"], "adapted": ["W2", "b2"], "initial": 0.3, "penalty": 0.02}
+    settings = {"learning_rate": 3.0, "deviation": 0.2, "samples": 3}
+    masks = {"masked": ["W1", "b1"], "adapted": ["W2", "b2"], "mask_initial": 0.3, "mask_penalty": 0.02}
     learner = {
         "bgd": lambda: bgd(adapter_of(model, sgd(RATE), steps=0), jmeta.cross_entropy, **settings),
         "meta_bgd": lambda: meta_bgd(adapter_of(model, sgd(RATE)), jmeta.cross_entropy, **settings),
         "metacog": lambda: meta_bgd(
-            metacog(model, jmeta.cross_entropy, rate=RATE, steps=STEPS, order="first", **masks),
+            metacog(model, jmeta.cross_entropy, inner_lr=RATE, inner_steps=STEPS, order="first", **masks),
             jmeta.cross_entropy,
             **settings,
         ),
     }[name]()
     key, batches = jax.random.key(5), tuple(part[:5] for part in batches)
     states, infos = observe_all(learner, batches, key)
-    mean = as_numpy(states[0].slow.meta["params"])
+    mean = as_numpy(states[0].belief.mean["params"])
     deviation = {k: np.full_like(v, 0.2) for k, v in mean.items()}
     previous = None
     for step, (x, y) in enumerate(zip(*batches)):
         if name == "bgd" or previous is not None:
             keys = jax.random.split(jax.random.fold_in(key, step), 3)
-            noises = [as_numpy(noise_like(states[0].slow.meta, k)["params"]) for k in keys]
+            noises = [as_numpy(noise_like(states[0].belief.mean, k)["params"]) for k in keys]
 
             def episode_gradient(theta, x=x, y=y, previous=previous):
                 if name == "bgd":
@@ -350,26 +346,26 @@ def test_bayesian_learners_are_their_closed_formulas(name, model, batches, as_nu
                 losses = [loss_and_grads(theta, x, y)[0] for theta in drawn]
                 np.testing.assert_allclose(infos[step]["loss"], np.mean(losses), rtol=1e-9)
             mean, deviation = bayesian(mean, deviation, episode_gradient, noises, 3.0)
-        assert_equal(states[step + 1].slow.meta["params"], mean)
-        assert_equal(states[step + 1].slow.opt["params"], deviation)
+        assert_equal(states[step + 1].belief.mean["params"], mean)
+        assert_equal(states[step + 1].belief.std["params"], deviation)
         previous = (x, y)
     assert min(v.min() for v in deviation.values()) < 0.2 < max(v.max() for v in deviation.values())
 
 
 def test_a_learner_goes_on_from_an_episodic_outer_loop(model, batches):
-    """Its slow weights, optimiser and all, are a `LearnerState` of `jmeta.learner` of the same adapter."""
+    """Its slow weights, optimizer and all, are a `LearnerState` of `jmeta.learner` of the same adapter."""
     adapter, tx = adapter_of(model, sgd(RATE, learn="leaf")), optax.adam(META_RATE)
     x, y = (jnp.asarray(part) for part in batches)
     task = jmeta.Task(Batch(x[0], y[0]), Batch(x[1], y[1]))
     outer = jmeta.learner(adapter, jmeta.cross_entropy, tx)
-    begun = jax.jit(outer.init)(jax.random.key(2), task)
-    trained, _ = jax.jit(outer.step)(begun, jax.tree.map(lambda leaf: leaf[None], task))
+    start = jax.jit(outer.init)(jax.random.key(2), task)
+    trained, _ = jax.jit(outer.step)(start, jax.tree.map(lambda leaf: leaf[None], task))
     learner = c_maml(adapter, jmeta.cross_entropy, tx=tx, prolonged=False)
     state, observe = jax.jit(learner.init)(jax.random.key(7), x[0]), jax.jit(learner.observe)
     assert jax.tree.structure(state.slow) == jax.tree.structure(trained)
-    state = state._replace(slow=begun)
+    state = state._replace(slow=start)
     for step in range(2):  # the second batch is the query of the first, as in the outer loop's task
-        state, _ = observe(state, Batch(x[step], y[step]), task=0, first_pass=True, key=jax.random.key(0))
+        state, _ = observe(state, Batch(x[step], y[step]), jax.random.key(0))
     assert_equal(state.slow.meta["params"], trained.meta["params"])
 
 

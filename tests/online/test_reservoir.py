@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from jmeta.online import reservoir
+from jmeta.online.reservoir import add_to_reservoir, draw_from_reservoir, empty_reservoir
 from jmeta.types import Batch
 
 
 def filled_with(stream_length, capacity, batch, runs, seed=0):
     """What `runs` reservoirs hold after examples 0, 1, ..., [run, slot]."""
     batches = jnp.arange(stream_length, dtype=jnp.int32).reshape(-1, batch)
-    blank = reservoir.empty(capacity, Batch(batches[0], batches[0]))
+    blank = empty_reservoir(capacity, Batch(batches[0], batches[0]))
 
     def one(key):
         def step(held, inputs):
             values, key = inputs
-            return reservoir.add(held, Batch(values, values), key), None
+            return add_to_reservoir(held, Batch(values, values), key), None
 
         return jax.lax.scan(step, blank, (batches, jax.random.split(key, len(batches))))[0]
 
@@ -45,18 +45,20 @@ def test_every_example_is_held_as_often_whatever_the_batch():
 
 def test_draws_are_uniform_over_what_is_held_and_masked_beyond():
     values = jnp.arange(3, dtype=jnp.int32)
-    held = reservoir.empty(8, Batch(values, values))
-    assert reservoir.draw(held, 5, jax.random.key(0)).mask.tolist() == [0] * 5
-    held = reservoir.add(held, Batch(values, values), jax.random.key(0))
-    drawn = reservoir.draw(held, 5, jax.random.key(1))
+    held = empty_reservoir(8, Batch(values, values))
+    assert draw_from_reservoir(held, 5, jax.random.key(0)).mask.tolist() == [0] * 5
+    held = add_to_reservoir(held, Batch(values, values), jax.random.key(0))
+    drawn = draw_from_reservoir(held, 5, jax.random.key(1))
     assert drawn.mask.tolist() == [1, 1, 1, 0, 0] and drawn.x.max() < 3
-    many = jax.vmap(lambda key: reservoir.draw(held, 3, key).y)(jax.random.split(jax.random.key(2), 1000))
+    many = jax.vmap(lambda key: draw_from_reservoir(held, 3, key).y)(
+        jax.random.split(jax.random.key(2), 1000)
+    )
     assert stats.chisquare(np.bincount(np.asarray(many).ravel(), minlength=3)).pvalue > 1e-3
 
 
 def test_nothing_enters_where_nothing_is_accepted():
     values = jnp.arange(4, dtype=jnp.int32) + 1
-    held = reservoir.empty(2, Batch(values, values))
+    held = empty_reservoir(2, Batch(values, values))
     for accept in (False, jnp.asarray(False)):
-        after = reservoir.add(held, Batch(values, values), jax.random.key(0), accept=accept)
+        after = add_to_reservoir(held, Batch(values, values), jax.random.key(0), accept=accept)
         assert after.seen == 0 and after.x.tolist() == [0, 0]

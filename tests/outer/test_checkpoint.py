@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what is refused, what survives damage."""
+"""Checkpoints: which are preserved, which are refused, and which survive damage."""
 
 import contextlib
 import shutil
@@ -33,14 +33,14 @@ def said():
 @pytest.fixture
 def opened(tmp_path, said):
     """A function that opens the checkpoints of one directory, as a new process would."""
-    made = []
+    all_opened = []
 
     def open_(identity=IDENTITY):
-        made.append(Checkpoints(tmp_path / "checkpoints", identity, say=said.append))
-        return made[-1]
+        all_opened.append(Checkpoints(tmp_path / "checkpoints", identity, say=said.append))
+        return all_opened[-1]
 
     yield open_
-    for checkpoints in made:
+    for checkpoints in all_opened:
         checkpoints.close()
 
 
@@ -50,17 +50,17 @@ def save(checkpoints, *steps, best=None):
     checkpoints.wait()
 
 
-def kept(tmp_path):
+def saved_steps(tmp_path):
     return sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
 
 
 def test_a_state_returns_bit_for_bit_with_its_meta(opened):
     save(opened(), 3)
-    step, found, meta = opened().restore(state(0))
+    step, restored, meta = opened().restore(state(0))
     assert step == 3 and meta["best"] is None and meta["identity"]["splits"] == ["a", "b"]
-    assert jax.tree.structure(found) == jax.tree.structure(state(3))
-    np.testing.assert_array_equal(jax.random.bits(found.key), jax.random.bits(jax.random.key(3)))
-    for ours, theirs in zip(jax.tree.leaves(found[:4]), jax.tree.leaves(state(3)[:4]), strict=True):
+    assert jax.tree.structure(restored) == jax.tree.structure(state(3))
+    np.testing.assert_array_equal(jax.random.bits(restored.key), jax.random.bits(jax.random.key(3)))
+    for ours, theirs in zip(jax.tree.leaves(restored[:4]), jax.tree.leaves(state(3)[:4]), strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
 
@@ -81,15 +81,15 @@ def test_the_last_two_and_the_newest_best_are_kept(opened, tmp_path):
     first = opened()
     save(first, 1, 2, best=2)
     save(first, 3, 4, best=2)
-    assert kept(tmp_path) == [2, 3, 4]
+    assert saved_steps(tmp_path) == [2, 3, 4]
     first.close()
     second = opened()
     save(second, 5, 6, best=2)
-    assert kept(tmp_path) == [2, 5, 6]
+    assert saved_steps(tmp_path) == [2, 5, 6]
     best = Checkpoints.reader(tmp_path / "checkpoints").restore_best(jax.eval_shape(lambda: state(0)))
     assert float(best.meta["w"][0, 0]) == 2
     save(second, 7, 8, 9, best=7)
-    assert kept(tmp_path) == [7, 8, 9]
+    assert saved_steps(tmp_path) == [7, 8, 9]
 
 
 def test_without_validation_the_newest_is_the_best(opened):
@@ -122,14 +122,14 @@ def test_another_commit_only_warns(tmp_path):
     said = []
 
     def checkpoints(**surroundings):
-        made = Checkpoints(tmp_path, IDENTITY, say=said.append, surroundings=surroundings)
-        return contextlib.closing(made)
+        opened = Checkpoints(tmp_path, IDENTITY, say=said.append, surroundings=surroundings)
+        return contextlib.closing(opened)
 
-    with checkpoints(commit="a1") as made:
-        save(made, 1)
+    with checkpoints(commit="a1") as opened:
+        save(opened, 1)
     for commit in ("a1", "b2"):
-        with checkpoints(commit=commit, other="unknown then") as made:
-            made.check_identity()
+        with checkpoints(commit=commit, other="unknown then") as opened:
+            opened.check_identity()
     assert said == [f"{tmp_path}: written with commit a1, this is commit b2"]
 
 
@@ -150,8 +150,8 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(opened, tmp_path,
     save(opened(), 1, 2)
     DAMAGE[damage](tmp_path / "checkpoints" / "2")
     checkpoints = opened()
-    step, found, _ = checkpoints.restore(state(0))
-    assert step == 1 and float(found.meta["w"][0, 0]) == 1
+    step, restored, _ = checkpoints.restore(state(0))
+    assert step == 1 and float(restored.meta["w"][0, 0]) == 1
     assert sum("2 is damaged" in line for line in said) == 1
     save(checkpoints, 2)
     assert opened().restore(state(0))[0] == 2
@@ -163,7 +163,7 @@ def test_when_all_are_damaged_nothing_is_removed(opened, tmp_path):
         DAMAGE["arrays"](tmp_path / "checkpoints" / str(step))
     with pytest.raises(CheckpointError, match=r"none of 2 checkpoints can be read, the newest \(2\)"):
         opened().restore(state(0))
-    assert kept(tmp_path) == [1, 2]
+    assert saved_steps(tmp_path) == [1, 2]
 
 
 def test_what_a_kill_left_half_written_is_removed(opened, tmp_path):
@@ -174,7 +174,7 @@ def test_what_a_kill_left_half_written_is_removed(opened, tmp_path):
     checkpoints = opened()
     assert checkpoints.latest_step() == 1
     save(checkpoints, 2)
-    assert kept(tmp_path) == [1, 2]
+    assert saved_steps(tmp_path) == [1, 2]
 
 
 def test_a_state_may_be_donated_once_saved(opened):
@@ -182,5 +182,5 @@ def test_a_state_may_be_donated_once_saved(opened):
     big = LearnerState(jnp.int32(1), {"w": jnp.ones((512, 1024))}, None, (), jax.random.key(0))
     checkpoints.save(1, big, {})
     jax.jit(lambda s: jax.tree.map(lambda a: a * 0, s.meta), donate_argnums=0)(big)
-    _, found, _ = checkpoints.restore(jax.eval_shape(lambda: big))
-    assert float(found.meta["w"].min()) == 1
+    _, restored, _ = checkpoints.restore(jax.eval_shape(lambda: big))
+    assert float(restored.meta["w"].min()) == 1

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from jmeta.losses import mean_squared_error
+from jmeta.outer.episode import predict
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.learner import learner
-from jmeta.outer.play import predict
-from jmeta.outer.seeds import seed_keys, side_by_side
+from jmeta.outer.seeds import seed_keys, vmap_seeds
 from jmeta.types import Adapter, Batch, Model, Task
 
 
@@ -64,9 +64,9 @@ def make(**settings):
 
 
 def test_a_step_is_sgd_on_the_mean_task_loss():
-    made, tasks = make(), draw_tasks(1, 5)
-    state = made.init(jax.random.key(0), tasks.support.x[0])
-    after, metrics = jax.jit(made.step)(state, tasks)
+    toy, tasks = make(), draw_tasks(1, 5)
+    state = toy.init(jax.random.key(0), tasks.support.x[0])
+    after, metrics = jax.jit(toy.step)(state, tasks)
     loss, grads = jax.value_and_grad(by_hand)(state.meta, tasks)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.meta, grads)
     chex.assert_trees_all_close(after.meta, expected, rtol=1e-10)
@@ -77,9 +77,9 @@ def test_a_step_is_sgd_on_the_mean_task_loss():
 
 
 def test_model_state_is_averaged_over_tasks_and_counters_keep_their_type():
-    made, tasks = make(), draw_tasks(1, 4)
-    state = made.init(jax.random.key(0), tasks.support.x[0])
-    after, _ = made.step(state, tasks)
+    toy, tasks = make(), draw_tasks(1, 4)
+    state = toy.init(jax.random.key(0), tasks.support.x[0])
+    after, _ = toy.step(state, tasks)
     np.testing.assert_allclose(after.model_state["mean"], 0.5 * tasks.support.y.mean(), rtol=1e-12)
     assert after.model_state["count"].dtype == jnp.int32 and int(after.model_state["count"]) == 1
 
@@ -108,15 +108,15 @@ def test_sum_is_the_mean_times_the_number_of_tasks():
     chex.assert_trees_all_close(five.model_state, one.model_state)
 
 
-def test_task_grad_clamps_each_task_before_the_mean():
-    def clamped(objective, meta, state, task, key):
+def test_task_grad_changes_each_gradient_before_the_mean():
+    def clipped(objective, meta, state, task, key):
         value, grads = jax.value_and_grad(objective, has_aux=True)(meta, state, task, key)
         return value, jax.tree.map(lambda g: jnp.clip(g, -0.05, 0.05), grads)
 
     tasks = draw_tasks(3, 4)
-    made = make(task_grad=clamped)
-    state = made.init(jax.random.key(0), tasks.support.x[0])
-    after, _ = made.step(state, tasks)
+    toy = make(task_grad=clipped)
+    state = toy.init(jax.random.key(0), tasks.support.x[0])
+    after, _ = toy.step(state, tasks)
 
     def one(i):
         task = jax.tree.map(lambda a: a[i : i + 1], tasks)
@@ -133,17 +133,17 @@ def test_a_plain_model_is_trained_on_the_query_sets():
         apply=lambda params, state, x, *, train, key=None, mask=None: (x @ params, state),
     )
     tasks = draw_tasks(4, 3)
-    made = learner(model, mean_squared_error, optax.sgd(0.1))
-    state = made.init(jax.random.key(0), tasks.query.x[0])
-    after, _ = made.step(state, tasks)
+    toy = learner(model, mean_squared_error, optax.sgd(0.1))
+    state = toy.init(jax.random.key(0), tasks.query.x[0])
+    after, _ = toy.step(state, tasks)
     gradient = -2 * jnp.mean(jnp.einsum("teq,te->teq", tasks.query.x, tasks.query.y), axis=(0, 1))
     np.testing.assert_allclose(after.meta, -0.1 * gradient, rtol=1e-6)
 
 
 def test_evaluation_depends_on_the_key_and_the_task_alone():
-    made = make()
-    state = made.init(jax.random.key(0), jnp.ones((4, 3)))
-    run = functools.partial(evaluate, made, state, jax.tree_util.Partial(draw), key=jax.random.key(7))
+    toy = make()
+    state = toy.init(jax.random.key(0), jnp.ones((4, 3)))
+    run = functools.partial(evaluate, toy, state, jax.tree_util.Partial(draw), key=jax.random.key(7))
     whole, parts = run(num_tasks=10, batch=10), run(num_tasks=10, batch=4)
     assert whole["loss"].shape == (10,)
     np.testing.assert_array_equal(whole["loss"][:3], run(num_tasks=3)["loss"][:3])
@@ -153,14 +153,14 @@ def test_evaluation_depends_on_the_key_and_the_task_alone():
         run(num_tasks=0)
 
 
-def test_evaluation_on_given_tasks():
-    made = make()
-    state = made.init(jax.random.key(0), jnp.ones((4, 3)))
+def test_evaluation_on_a_batch_of_tasks():
+    toy = make()
+    state = toy.init(jax.random.key(0), jnp.ones((4, 3)))
     tasks = draw_tasks(3, 7)
-    run = functools.partial(evaluate, made, state, tasks, key=jax.random.key(7), batch=4)
-    np.testing.assert_allclose(run(num_tasks=7)["loss"], made.evaluate(state, tasks)["loss"], rtol=1e-12)
+    run = functools.partial(evaluate, toy, state, tasks, key=jax.random.key(7), batch=4)
+    np.testing.assert_allclose(run(num_tasks=7)["loss"], toy.evaluate(state, tasks)["loss"], rtol=1e-12)
     np.testing.assert_array_equal(run(num_tasks=2)["loss"], run(num_tasks=7)["loss"][:2])
-    with pytest.raises(ValueError, match="num_tasks=8; 7 are given"):
+    with pytest.raises(ValueError, match="num_tasks=8; there are 7"):
         run(num_tasks=8)
 
 
@@ -173,14 +173,35 @@ def test_noise_at_evaluation_depends_on_the_task_alone(seeds):
         fast, state, info = plain.adapt(meta, state, support, key, train=train)
         return fast + jax.random.normal(key, fast.shape), state, info
 
-    made = learner(plain._replace(adapt=adapt), mean_squared_error, optax.sgd(0.1), chunk=2)
-    made, key = (side_by_side(made), seed_keys(0, seeds)) if seeds else (made, jax.random.key(0))
-    state = made.init(key, jnp.ones((4, 3)))
+    toy = learner(
+        plain._replace(adapt=adapt, draws_at_test=True), mean_squared_error, optax.sgd(0.1), chunk=2
+    )
+    if seeds:
+        toy = vmap_seeds(toy)
+    key = seed_keys(0, seeds) if seeds else jax.random.key(0)
+    state = toy.init(key, jnp.ones((4, 3)))
     same = jax.tree_util.Partial(lambda key: draw(jax.random.key(1)))
-    run = functools.partial(evaluate, made, state, same, num_tasks=10, key=jax.random.key(7))
+    run = functools.partial(evaluate, toy, state, same, num_tasks=10, key=jax.random.key(7))
     whole, parts = run(batch=10)["loss"], run(batch=4)["loss"]
     np.testing.assert_allclose(whole, parts, rtol=1e-12)
     assert len(set(whole.ravel())) == whole.size == 10 * (seeds or 1)
+
+
+@pytest.mark.parametrize("draws_at_test", [False, True])
+def test_an_adapter_has_a_key_at_test_only_if_it_draws_there(draws_at_test):
+    plain = ridge_step_adapter()
+
+    def adapt(meta, state, support, key, *, train):
+        fast, state, info = plain.adapt(meta, state, support, key, train=train)
+        return fast, state, info | {"has_key": jnp.float64(key is not None)}
+
+    toy = learner(
+        plain._replace(adapt=adapt, draws_at_test=draws_at_test), mean_squared_error, optax.sgd(0.1)
+    )
+    tasks = draw_tasks(1, 2)
+    state = toy.init(jax.random.key(0), tasks.support.x[0])
+    assert toy.step(state, tasks)[1]["has_key"].tolist() == [1, 1]
+    assert toy.evaluate(state, tasks)["has_key"].tolist() == [draws_at_test] * 2
 
 
 def test_predict_adapts_to_the_support_set():
@@ -201,7 +222,7 @@ def classifier(way=3, outputs=None, state_after=None):
     return Model(lambda key, x: (jnp.ones((x.shape[1], way)), {"s": jnp.zeros(2)}), apply)
 
 
-def labelled(low, high, rows=4, targets=4):
+def labeled(low, high, rows=4, targets=4):
     batch = Batch(np.ones((rows, 5)), np.array([low, high] * (targets // 2)))
     return Task(batch, batch)
 
@@ -213,13 +234,13 @@ def cross_entropy(outputs, batch):
 @pytest.mark.parametrize(
     ("model", "task", "loss", "message"),
     [
-        (classifier(), labelled(0, 3), cross_entropy, r"labels run from 0 to 3.*3 ways"),
-        (classifier(), labelled(-1, 2), cross_entropy, r"labels run from -1 to 2"),
-        (classifier(), labelled(0, 2, rows=4, targets=6), cross_entropy, r"one row per example"),
-        (classifier(), labelled(0, 2), lambda o, b: o, r"the loss is float64\[4, 3\]"),
-        (classifier(), labelled(0, 2), lambda o, b: o @ b.x, r"the loss or the metrics fail"),
-        (classifier(state_after={}), labelled(0, 2), cross_entropy, r"model state's structure changes"),
-        (classifier(state_after={"s": jnp.zeros(3)}), labelled(0, 2), cross_entropy, r"\['s'\] changes"),
+        (classifier(), labeled(0, 3), cross_entropy, r"labels run from 0 to 3.*3 ways"),
+        (classifier(), labeled(-1, 2), cross_entropy, r"labels run from -1 to 2"),
+        (classifier(), labeled(0, 2, rows=4, targets=6), cross_entropy, r"one row per example"),
+        (classifier(), labeled(0, 2), lambda o, b: o, r"the loss is float64\[4, 3\]"),
+        (classifier(), labeled(0, 2), lambda o, b: o @ b.x, r"the loss or the metrics fail"),
+        (classifier(state_after={}), labeled(0, 2), cross_entropy, r"model state's structure changes"),
+        (classifier(state_after={"s": jnp.zeros(3)}), labeled(0, 2), cross_entropy, r"\['s'\] changes"),
     ],
 )
 def test_a_misfit_is_one_sentence_at_init(model, task, loss, message):
@@ -228,14 +249,14 @@ def test_a_misfit_is_one_sentence_at_init(model, task, loss, message):
     assert "\n" not in str(caught.value)
 
 
-def test_the_start_may_be_made_inside_jit():
+def test_the_initial_state_may_be_computed_inside_jit():
     """With a task that is a constant of the program, whose labels are still checked."""
-    made = learner(classifier(), cross_entropy, optax.sgd(0.1))
-    task, wrong = (jax.tree.map(jnp.asarray, labelled(0, high)) for high in (2, 3))
-    state = jax.jit(lambda: made.init(jax.random.key(0), task))()
+    toy = learner(classifier(), cross_entropy, optax.sgd(0.1))
+    task, wrong = (jax.tree.map(jnp.asarray, labeled(0, high)) for high in (2, 3))
+    state = jax.jit(lambda: toy.init(jax.random.key(0), task))()
     np.testing.assert_array_equal(state.meta, np.ones((5, 3)))
     with pytest.raises(ValueError, match="labels run from 0 to 3"):
-        jax.jit(lambda: made.init(jax.random.key(0), wrong))()
+        jax.jit(lambda: toy.init(jax.random.key(0), wrong))()
 
 
 def test_bad_settings_raise():

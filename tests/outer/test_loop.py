@@ -20,20 +20,20 @@ PLAN = Plan(steps=30, meta_batch=4, log_every=6, eval_every=10, checkpoint_every
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
-def train(workdir, plan=PLAN, made=None, **options):
+def train(workdir, plan=PLAN, learner=None, **options):
     """A run in `workdir` with everything; the outcome."""
-    made = made or toy_run.make()
+    learner = learner or toy_run.make()
     checkpoints, log = Checkpoints(workdir / "checkpoints", {"seed": 0}), MetricsLog(workdir)
     settings = {
-        "validate": toy_run.validation(made),
+        "validate": toy_run.validation(learner),
         "select": ("loss", "min"),
         "report": toy_run.quiet,
         "key": jax.random.key(1),
         **options,
     }
     try:
-        state = toy_run.start(made)
-        return fit(made, toy_run.sampler(), state, plan, checkpoints=checkpoints, log=log, **settings)
+        state = toy_run.start(learner)
+        return fit(learner, toy_run.sampler(), state, plan, checkpoints=checkpoints, log=log, **settings)
     finally:
         checkpoints.close()
         log.close()
@@ -72,9 +72,9 @@ def stopper(dispatches, number=signal.SIGTERM):
 
 def test_the_run_is_the_learner_stepped_on_the_tasks_of_the_key(whole):
     """Against a plain Python loop, with the tasks drawn one by one."""
-    made, key = toy_run.make(), jax.random.key(1)
-    state, losses = toy_run.start(made), []
-    step = jax.jit(made.step)
+    learner, key = toy_run.make(), jax.random.key(1)
+    state, losses = toy_run.start(learner), []
+    step = jax.jit(learner.step)
     for number in range(12):
         step_key = jax.random.fold_in(key, number)
         keys = [jax.random.fold_in(step_key, i) for i in range(PLAN.meta_batch)]
@@ -96,12 +96,12 @@ def test_validates_at_multiples_and_keeps_the_best(whole):
     best = min(validations, key=validations.get)
     assert outcome.best["step"] == best and outcome.best["metrics"]["loss"] == validations[best]
     assert outcome.tasks_per_second > 0 and outcome.compile_seconds > 0
-    made = toy_run.make()
+    learner = toy_run.make()
     state = Checkpoints.reader(workdir / "checkpoints").restore_best(
-        jax.eval_shape(lambda: toy_run.start(made))
+        jax.eval_shape(lambda: toy_run.start(learner))
     )
     assert int(state.step) == best
-    assert toy_run.validation(made)(state)["loss"] == pytest.approx(validations[best], rel=1e-6)
+    assert toy_run.validation(learner)(state)["loss"] == pytest.approx(validations[best], rel=1e-6)
 
 
 def test_patience_ends_training_after_validations_that_brought_nothing_better(tmp_path):
@@ -156,13 +156,13 @@ def test_a_prolonged_run_is_the_longer_run(whole, tmp_path):
     """Apart from the line and the validation at the end of the shorter one, which stay."""
     train(tmp_path, PLAN._replace(steps=15))
     prolonged = train(tmp_path)
-    kept = [line for line in lines(tmp_path) if line["step"] != 15]
-    assert json.dumps(kept) == json.dumps(lines(whole[0]))
-    assert len(lines(tmp_path)) == len(kept) + 2
+    rest = [line for line in lines(tmp_path) if line["step"] != 15]
+    assert json.dumps(rest) == json.dumps(lines(whole[0]))
+    assert len(lines(tmp_path)) == len(rest) + 2
     np.testing.assert_array_equal(prolonged.state.meta["w"], whole[1].state.meta["w"])
     assert prolonged.best == whole[1].best
     again = train(tmp_path)
-    assert again.step == 30 and again.best == prolonged.best and len(lines(tmp_path)) == len(kept) + 2
+    assert again.step == 30 and again.best == prolonged.best and len(lines(tmp_path)) == len(rest) + 2
 
 
 def test_the_end_of_a_shorter_run_does_not_choose_for_a_longer_one(tmp_path):
@@ -179,8 +179,8 @@ def test_the_end_of_a_shorter_run_does_not_choose_for_a_longer_one(tmp_path):
     assert again.best["step"] == 15
     prolonged = train(tmp_path, plan._replace(steps=30), validate=validate)
     assert prolonged.best["step"] == 20
-    kept = Checkpoints.reader(tmp_path / "checkpoints").restore_best(prolonged.state)
-    assert int(kept.step) == 20
+    best = Checkpoints.reader(tmp_path / "checkpoints").restore_best(prolonged.state)
+    assert int(best.step) == 20
 
 
 def test_time_stops_in_good_order(tmp_path):
@@ -192,16 +192,16 @@ def test_time_stops_in_good_order(tmp_path):
 
 def broken(**wrong):
     """A learner whose 8th step reports what `wrong` makes of its metrics, for task 2."""
-    made = toy_run.make()
+    learner = toy_run.make()
 
     def step(state, tasks):
-        new, metrics = made.step(state, tasks)
+        new, metrics = learner.step(state, tasks)
         for name, value in wrong.items():
             spoilt = metrics[name].at[2].set(value) if metrics[name].ndim else jnp.full((), value)
             metrics[name] = jnp.where(state.step == 7, spoilt.astype(metrics[name].dtype), metrics[name])
         return new, metrics
 
-    return made._replace(step=step)
+    return learner._replace(step=step)
 
 
 @pytest.mark.parametrize(
@@ -226,15 +226,15 @@ def test_what_is_not_finite_ends_the_run_with_one_line(tmp_path, wrong, message)
 
 def test_a_poisoned_state_is_never_written(tmp_path):
     """Its loss and gradient were finite, its parameters are not."""
-    made = toy_run.make()
+    learner = toy_run.make()
 
     def step(state, tasks):
-        new, metrics = made.step(state, tasks)
+        new, metrics = learner.step(state, tasks)
         spoilt = {**new.meta, "w": jnp.where(state.step == 7, jnp.nan, new.meta["w"])}
         return new._replace(meta=spoilt), metrics
 
     with pytest.raises(NonFiniteError, match="step 8: meta/w is not finite; there is no checkpoint"):
-        train(tmp_path, PLAN._replace(steps=8, eval_every=0), made._replace(step=step))
+        train(tmp_path, PLAN._replace(steps=8, eval_every=0), learner._replace(step=step))
 
 
 def test_a_validation_that_is_not_finite_ends_the_run(tmp_path):
@@ -253,10 +253,10 @@ def test_what_cannot_be_is_refused(tmp_path):
 
 def test_runs_without_outputs_and_with_a_bare_sampler():
     """Nothing but a learner, a sampler and a plan; the caller's state stays usable."""
-    made = toy_run.make()
-    state = toy_run.start(made)
+    learner = toy_run.make()
+    state = toy_run.start(learner)
     outcome = fit(
-        made,
+        learner,
         lambda key: toy_run.sampler()(key),
         state,
         PLAN._replace(steps=3),

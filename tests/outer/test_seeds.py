@@ -1,4 +1,4 @@
-"""Seeds side by side against the same seeds one after another."""
+"""Seeds in one program against the same seeds in separate runs."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from jmeta.data.episodes import sample_tasks
 from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.loop import Plan, fit
-from jmeta.outer.seeds import choose_seeds, seed_keys, side_by_side, take_seed
+from jmeta.outer.seeds import choose_seeds, seed_keys, take_seed, vmap_seeds
 
 SEEDS = 3
 
 
-def _states(made, together):
+def _states(learner, joint):
     x = jnp.zeros((1, 3), jnp.float32)
-    return together.init(seed_keys(5, SEEDS), x), [made.init(jax.random.key(5 + i), x) for i in range(SEEDS)]
+    return joint.init(seed_keys(5, SEEDS), x), [learner.init(jax.random.key(5 + i), x) for i in range(SEEDS)]
 
 
 def _close(mine, theirs):
@@ -27,29 +27,29 @@ def _close(mine, theirs):
 
 
 def test_each_seed_takes_the_steps_that_it_would_take_alone():
-    made = toy_run.make()
-    together = side_by_side(made)
-    state, alone = _states(made, together)
+    learner = toy_run.make()
+    joint = vmap_seeds(learner)
+    state, alone = _states(learner, joint)
     for step in range(4):
         tasks = sample_tasks(toy_run.sampler(), jax.random.key(1), step, 4)
-        state, measured = jax.jit(together.step)(state, tasks)
-        found = [jax.jit(made.step)(one, tasks) for one in alone]
-        alone = [one for one, _ in found]
+        state, measured = jax.jit(joint.step)(state, tasks)
+        results = [jax.jit(learner.step)(one, tasks) for one in alone]
+        alone = [one for one, _ in results]
         assert measured["loss"].shape == (4, SEEDS) and measured["gradient_norm"].shape == (SEEDS,)
-        for seed, (one, metrics) in enumerate(found):
+        for seed, (one, metrics) in enumerate(results):
             np.testing.assert_allclose(measured["loss"][:, seed], metrics["loss"], rtol=1e-5)
             np.testing.assert_allclose(measured["gradient_norm"][seed], metrics["gradient_norm"], rtol=1e-5)
             _close(take_seed(state, seed), one)
-    values = evaluate(together, state, toy_run.sampler(), num_tasks=7, key=jax.random.key(2), batch=4)
+    values = evaluate(joint, state, toy_run.sampler(), num_tasks=7, key=jax.random.key(2), batch=4)
     assert values["loss"].shape == (7, SEEDS)
-    reference = evaluate(made, alone[1], toy_run.sampler(), num_tasks=7, key=jax.random.key(2))
+    reference = evaluate(learner, alone[1], toy_run.sampler(), num_tasks=7, key=jax.random.key(2))
     np.testing.assert_allclose(values["loss"][:, 1], reference["loss"], rtol=1e-5)
 
 
 def test_each_seed_keeps_its_own_best(tmp_path):
     """Validations whose bests lie at different steps for the three seeds, one in a resumed part."""
-    made = side_by_side(toy_run.make())
-    state, _ = _states(toy_run.make(), made)
+    learner = vmap_seeds(toy_run.make())
+    state, _ = _states(toy_run.make(), learner)
     scores = {2: [3.0, 1.0, 5.0], 4: [2.0, 2.0, 6.0], 6: [1.0, 3.0, 4.0], 8: [1.5, 0.5, 9.0]}
     seen = {}
 
@@ -62,7 +62,7 @@ def test_each_seed_keeps_its_own_best(tmp_path):
         checkpoints = Checkpoints(tmp_path, {"a": 1}, say=lambda line: None)
         plan = Plan(steps, 2, log_every=1, eval_every=2, checkpoint_every=3)
         outcome = fit(
-            made, toy_run.sampler(), state, plan, key=jax.random.key(0), validate=validate,
+            learner, toy_run.sampler(), state, plan, key=jax.random.key(0), validate=validate,
             select=("loss", "min"), checkpoints=checkpoints, report=toy_run.quiet,
         )  # fmt: skip
         best = checkpoints.restore_best(outcome.state)
@@ -78,8 +78,8 @@ def test_each_seed_keeps_its_own_best(tmp_path):
 
 
 def test_choosing_and_taking_are_inverse():
-    made = toy_run.make()
-    state, alone = _states(made, side_by_side(made))
+    learner = toy_run.make()
+    state, alone = _states(learner, vmap_seeds(learner))
     chosen = choose_seeds([state] * SEEDS)
     for seed in range(SEEDS):
         _close(take_seed(chosen, seed), alone[seed])
@@ -87,4 +87,4 @@ def test_choosing_and_taking_are_inverse():
 
 def test_one_key_is_refused():
     with pytest.raises(ValueError, match="a key for each seed"):
-        side_by_side(toy_run.make()).init(jax.random.key(0), jnp.zeros((1, 3)))
+        vmap_seeds(toy_run.make()).init(jax.random.key(0), jnp.zeros((1, 3)))

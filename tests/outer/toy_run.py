@@ -15,7 +15,7 @@ import optax
 from jmeta.losses import mean_squared_error
 from jmeta.outer.checkpoint import Checkpoints
 from jmeta.outer.evaluate import evaluate
-from jmeta.outer.learner import learner
+from jmeta.outer.learner import learner as make_learner
 from jmeta.outer.loop import Plan, fit
 from jmeta.outer.mesh import replicate, start_distributed, task_mesh
 from jmeta.outer.metrics_log import MetricsLog
@@ -56,16 +56,16 @@ def make(mesh=None):
     def predict(meta, fast, state, x, key, *, train, mask):
         return x @ fast, state
 
-    return learner(Adapter(init, adapt, predict), mean_squared_error, optax.adam(0.01), mesh=mesh)
+    return make_learner(Adapter(init, adapt, predict), mean_squared_error, optax.adam(0.01), mesh=mesh)
 
 
-def start(made, seed=0):
-    return made.init(jax.random.key(seed), jnp.zeros((1, 3), jnp.float32))
+def start(learner, seed=0):
+    return learner.init(jax.random.key(seed), jnp.zeros((1, 3), jnp.float32))
 
 
-def validation(made, num_tasks=8):
+def validation(learner, num_tasks=8):
     def validate(state):
-        values = evaluate(made, state, sampler(), num_tasks=num_tasks, key=jax.random.key(9))
+        values = evaluate(learner, state, sampler(), num_tasks=num_tasks, key=jax.random.key(9))
         return {name: float(value.mean()) for name, value in values.items()}
 
     return validate
@@ -88,8 +88,8 @@ def main():
     if flags.distributed:
         start_distributed()
     mesh = task_mesh()
-    made = make(mesh)
-    state = replicate(start(made), mesh)
+    learner = make(mesh)
+    state = replicate(start(learner), mesh)
 
     def rest(line, steps):
         print(line["split"], line["step"], file=sys.stderr, flush=True)
@@ -108,12 +108,12 @@ def main():
         contextlib.closing(MetricsLog(flags.workdir)) as log,
     ):
         outcome = fit(
-            made,
+            learner,
             sampler(),
             state,
             plan,
             key=jax.random.key(1),
-            validate=validation(made),
+            validate=validation(learner),
             select=("loss", "min"),
             checkpoints=checkpoints,
             log=log,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jmeta.report import continual_figures
-from jmeta.report.table import Run
+from jmeta.report.table import StoredRun
 
 
 def pixels(path):
@@ -12,26 +12,26 @@ def pixels(path):
 
 
 def test_the_accuracy_matrix_shows_its_numbers(tmp_path):
-    low = continual_figures.accuracy_matrix(np.full((3, 3), 5.0), tmp_path / "low.png")
-    high = continual_figures.accuracy_matrix(np.full((3, 3), 95.0), tmp_path / "high.png")
+    low = continual_figures.accuracy_heatmap(np.full((3, 3), 5.0), tmp_path / "low.png")
+    high = continual_figures.accuracy_heatmap(np.full((3, 3), 95.0), tmp_path / "high.png")
     assert (pixels(low) != pixels(high)).any(-1).mean() > 0.3
 
 
-@pytest.mark.parametrize("lanes", [False, True])
-def test_sparsity_has_a_line_for_each_group(tmp_path, lanes):
+@pytest.mark.parametrize("trials", [False, True])
+def test_sparsity_has_a_line_for_each_group(tmp_path, trials):
     records = [
         {"tasks_seen": task + 1.0, "loss": 1.0, "sparsity/W1": 0.1 * task, "sparsity/b1": 0.2 * task}
-        | ({"sparsity/W1_by_lane": [0.1 * task, 0.3], "sparsity/b1_by_lane": [0.0, 0.1]} if lanes else {})
+        | ({"sparsity/W1_by_trial": [0.1 * task, 0.3], "sparsity/b1_by_trial": [0.0, 0.1]} if trials else {})
         for task in range(3)
     ]
-    path = continual_figures.sparsity_by_layer(records, tmp_path / "sparsity.svg")
+    path = continual_figures.sparsity_curves(records, tmp_path / "sparsity.svg")
     drawn = path.read_text()
-    assert ">W1<" in drawn and ">b1<" in drawn and "by_lane" not in drawn
+    assert ">W1<" in drawn and ">b1<" in drawn and "by_trial" not in drawn
 
 
 def test_sparsity_of_a_stream_without_tasks_is_drawn_against_its_batches(tmp_path):
     records = [{"step": 100 * step, "sparsity": 0.5, "sparsity/W1": 0.1 * step} for step in (1, 2)]
-    drawn = continual_figures.sparsity_by_layer(records, tmp_path / "sparsity.svg").read_text()
+    drawn = continual_figures.sparsity_curves(records, tmp_path / "sparsity.svg").read_text()
     assert ">W1<" in drawn and ">batches seen<" in drawn
 
 
@@ -48,18 +48,19 @@ def test_accuracy_over_a_stream_is_cumulative_and_by_domain(tmp_path):
 
 
 def test_no_record_is_an_empty_figure(tmp_path):
-    assert continual_figures.sparsity_by_layer([], tmp_path / "none.png").stat().st_size > 0
+    assert continual_figures.sparsity_curves([], tmp_path / "none.png").stat().st_size > 0
 
 
 def test_runs_of_several_widths_are_a_line_for_each_algorithm(tmp_path):
     def run(algorithm, hidden, retained):
         metrics = {"retained_accuracy": {"mean": retained, "std": None, "ci95": None}}
         results = {"algorithm": algorithm, "eval": {"metrics": metrics}, "learned": {"sparsity": 1 / hidden}}
-        results["dataset"] = "mnist_rotations"
-        return Run("", "finished", 1, results, {"hidden": hidden, "passes": 1})
+        return StoredRun("", "finished", 1, results, {})
 
+    widths = [200, 50, 50]
+    names = ["sparse_la_maml, mnist_rotations"] * 2 + ["la_maml, mnist_rotations"]
     runs = [run("sparse_la_maml", 200, 78.0), run("sparse_la_maml", 50, 74.0), run("la_maml", 50, 73.0)]
-    drawn = continual_figures.by_width(runs, tmp_path / "width.svg").read_text()
+    drawn = continual_figures.accuracy_against_width(runs, widths, names, tmp_path / "width.svg").read_text()
     assert (
         ">sparse_la_maml, mnist_rotations<" in drawn
         and ">la_maml, mnist_rotations<" in drawn

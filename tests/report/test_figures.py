@@ -15,8 +15,8 @@ def decode(path):
         return np.asarray(image.convert("RGB"))
 
 
-def count(pixels, colour, within=0):
-    return int((abs(pixels.astype(int) - colour) <= within).all(-1).sum())
+def count(pixels, color, within=0):
+    return int((abs(pixels.astype(int) - color) <= within).all(-1).sum())
 
 
 def log(steps, validation_every=None):

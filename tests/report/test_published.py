@@ -2,7 +2,7 @@
 
 import pytest
 
-from jmeta.report.published import papers, published, row_for, setting
+from jmeta.report.published import papers, published_rows, row_for, row_key
 
 # (table, method, variant, backbone): mean and interval of mini 1-shot, 5-shot, tiered 1-shot, 5-shot.
 COMLN = {
@@ -28,7 +28,7 @@ def test_rows_are_the_papers(key):
     table, method, variant, backbone = key
     rows = [
         row
-        for row in published("comln", table, method=method, backbone=backbone)
+        for row in published_rows("comln", table, method=method, backbone=backbone)
         if row["variant"] == variant
     ]
     settings = [("mini_imagenet", 1), ("mini_imagenet", 5), ("tiered_imagenet", 1), ("tiered_imagenet", 5)]
@@ -40,17 +40,18 @@ def test_rows_are_the_papers(key):
 
 
 def test_tables_are_complete_and_settings_unique():
-    assert {table: len(published("comln", table)) for table in papers()["comln"]["tables"]} == {
+    assert {table: len(published_rows("comln", table)) for table in papers()["comln"]["tables"]} == {
         "2": 13 * 4,
         "4": 4,
         "5": 10 * 2,
     }
-    assert len({setting(row) for row in published()}) == len(published())
+    assert len({row_key(row) for row in published_rows()}) == len(published_rows())
 
 
 def test_starred_rows_are_those_run_with_official_code():
     starred = {
-        (row["method"], row["dataset"], row["shot"]) for row in published(table=2, origin="official_code")
+        (row["method"], row["dataset"], row["shot"])
+        for row in published_rows(table=2, origin="official_code")
     }
     assert starred == {
         ("CAVIA", "tiered_imagenet", 1),
@@ -71,10 +72,10 @@ def test_row_for_prefers_the_plain_method_and_forgives_spelling():
 
 
 def test_rows_are_copies_and_unknown_fields_are_named():
-    published("comln")[0]["accuracy"]["mean"] = 0.0
-    assert published("comln")[0]["accuracy"]["mean"] == 48.70
+    published_rows("comln")[0]["accuracy"]["mean"] = 0.0
+    assert published_rows("comln")[0]["accuracy"]["mean"] == 48.70
     with pytest.raises(ValueError, match="no field backbon; rows have"):
-        published(backbon="conv4")
+        published_rows(backbon="conv4")
 
 
 # Huisman et al.: method, then accuracy and interval (percent) of mini 1-shot, 5-shot, CUB 1-shot, 5-shot.
@@ -89,15 +90,15 @@ TURTLE = {
 
 
 @pytest.mark.parametrize("method", TURTLE)
-def test_rows_of_learned_optimisers_are_the_papers(method):
-    rows = published("turtle", "3.1", method=method)
+def test_rows_of_learned_optimizers_are_the_papers(method):
+    rows = published_rows("turtle", "3.1", method=method)
     settings = [("mini_imagenet", 1), ("mini_imagenet", 5), ("cub", 1), ("cub", 5)]
     found = {(row["dataset"], row["shot"]): tuple(row["accuracy"].values()) for row in rows}
     assert found == dict(zip(settings, TURTLE[method]))
 
 
 def test_rows_of_osaka_are_those_of_table_6():
-    rows = {(row["method"], row["dataset"]): row for row in published("sparse_maml", "6")}
+    rows = {(row["method"], row["dataset"]): row for row in published_rows("sparse_maml", "6")}
     assert len(rows) == 20
     often = rows["sparse-C-MAML", "osaka_stay90"]["cumulative_accuracy"]
     assert often == {"mean": 86.3, "std": 0.4, "ci95": 0.35}
@@ -106,7 +107,7 @@ def test_rows_of_osaka_are_those_of_table_6():
 
 
 def test_what_the_text_says_of_a_figure():
-    rows = {row["method"]: row for row in published("cl_lstm", "Figure 4", dataset="omniglot", way=20)}
+    rows = {row["method"]: row for row in published_rows("cl_lstm", "Figure 4", dataset="omniglot", way=20)}
     assert rows["CL+LSTM"]["accuracy_before_last"] == {"mean": 93.15, "ci95": None}
     assert rows["ANML"]["accuracy_before_last"]["mean"] == 91.78
     assert rows["ANML"]["accuracy_subtask_20"]["mean"] == 56
@@ -117,4 +118,4 @@ def test_across_domains_a_row_says_where_it_was_trained():
     row = row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle", variant="from mini_imagenet")
     assert row["accuracy"]["mean"] == 56 and row["table"] == "3.4"
     assert row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle")["table"] == "3.1"
-    assert len(published("turtle", "3.1")) == len(published("turtle", "3.4")) == 9 * 4
+    assert len(published_rows("turtle", "3.1")) == len(published_rows("turtle", "3.4")) == 9 * 4

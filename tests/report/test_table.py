@@ -7,15 +7,17 @@ import subprocess
 import sys
 
 import pytest
+from word_helpers import words
 
 from experiments import report
 from jmeta.report.published import row_for
-from jmeta.report.table import collect, compare, find_workdirs, to_csv, to_markdown
+from jmeta.report.table import collect_runs, compare_with_paper, find_workdirs, to_csv, to_markdown
 
 
-def write_run(folder, results=None, *, steps=2000, logged=0, **flags):
+def write_run(folder, results=None, *, steps=2000, logged=0, words=(), **facts):
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"flags": {"steps": steps, "backbone": "conv4", **flags}}))
+    config = {"steps": steps, "run": {"backbone": "conv4", **facts}, "words": words}
+    (folder / "config.json").write_text(json.dumps(config))
     lines = [json.dumps({"step": s, "split": "train", "loss": 1.0}) for s in range(50, logged + 1, 50)]
     (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 99']))
     if results is not None:
@@ -52,16 +54,16 @@ def runs(tmp_path):
 
 
 def by_name(runs):
-    return {run.workdir.rsplit("/", 1)[1]: run for run in collect(find_workdirs([str(runs)]))}
+    return {run.workdir.rsplit("/", 1)[1]: run for run in collect_runs(find_workdirs([str(runs)]))}
 
 
 def test_comparison_is_in_percent_with_the_interval_of_the_difference(runs):
-    record = compare(by_name(runs)["good"])
+    record = compare_with_paper(by_name(runs)["good"])
     assert record["mean"] == pytest.approx(52.51) and record["ci95"] == pytest.approx(0.61)
     assert (record["paper"], record["table"], record["paper_mean"]) == ("comln", "2", 53.01)
     assert record["difference"] == pytest.approx(-0.50)
     assert record["difference_ci95"] == pytest.approx((0.61**2 + 0.62**2) ** 0.5)
-    sine = compare(by_name(runs)["sine"])
+    sine = compare_with_paper(by_name(runs)["sine"])
     assert (sine["metric"], sine["mean"], sine["paper_mean"]) == ("squared_error", 0.25, None)
 
 
@@ -96,7 +98,7 @@ def test_unfinished_and_damaged_runs_are_listed_as_such(runs):
 def test_any_damage_to_results_is_a_status(text, tmp_path):
     folder = write_run(tmp_path / "run")
     (folder / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    (run,) = collect([folder])
+    (run,) = collect_runs([folder])
     assert run.status == "damaged" and run.results == {}
 
 
@@ -120,9 +122,9 @@ def test_markdown_sets_ours_under_the_row_it_reproduces(runs):
 
 
 def test_csv_has_a_line_for_every_run(runs):
-    found = list(by_name(runs).values())
-    records = list(csv.DictReader(io.StringIO(to_csv(found))))
-    assert [record["workdir"] for record in records] == [run.workdir for run in found]
+    listed = list(by_name(runs).values())
+    records = list(csv.DictReader(io.StringIO(to_csv(listed))))
+    assert [record["workdir"] for record in records] == [run.workdir for run in listed]
     good = next(record for record in records if record["workdir"].endswith("good"))
     assert (good["backbone"], good["table"], float(good["paper_ci95"])) == ("conv4", "2", 0.62)
     going = next(record for record in records if record["workdir"].endswith("going"))
@@ -177,7 +179,7 @@ def test_a_paper_of_medians_is_compared_by_medians(tmp_path):
     of_medians = {"mean": 0.54, "median": 0.54, "ci95": 0.02}
     results["eval"]["seeds"] = {"accuracy": {"mean": [0.5], "median": [0.5], "of_medians": of_medians}}
     write_run(tmp_path / "turtle", results)
-    record = compare(collect([tmp_path / "turtle"])[0])
+    record = compare_with_paper(collect_runs([tmp_path / "turtle"])[0])
     assert (record["mean"], record["ci95"]) == pytest.approx((54.0, 2.0))
     assert record["paper_mean"] == 53.0 and record["difference"] == pytest.approx(1.0)
 
@@ -189,19 +191,19 @@ def test_a_sine_run_shows_its_measure_and_of_several_seeds_their_medians(tmp_pat
     of_medians = {"mean": 0.3, "median": 0.3, "ci95": 0.03}
     results["eval"]["seeds"] = {"squared_error": {"mean": [0.4], "median": [0.3], "of_medians": of_medians}}
     write_run(tmp_path / "several", results)
-    records = [compare(run) for run in collect([tmp_path / "one", tmp_path / "several"])]
+    records = [compare_with_paper(run) for run in collect_runs([tmp_path / "one", tmp_path / "several"])]
     assert [(one["metric"], one["mean"], one["ci95"]) for one in records] == [
         ("squared_error", 0.4, 0.02), ("squared_error", 0.3, 0.03)
     ]  # fmt: skip
 
 
-def online_run(folder, published=None, **flags):
+def online_run(folder, published=None, **settings):
     metrics = {f"accuracy_{shot}_shot": {"mean": 0.9 + shot / 100, "ci95": 0.01} for shot in range(10)}
     fields = {"experiment": "online_few_shot", "algorithm": "cl_lstm", "dataset": "omniglot", "shot": None}
     results = results_of(0.9, 0.01, published, **fields)
     results["eval"]["metrics"] |= metrics
     usual = {"presentations": 10, "delay": 1, "inject": "first", "skip": "add", "filters": 64, "hidden": None}
-    return write_run(folder, results, **usual | {"backbone": None} | flags)
+    return write_run(folder, results, words=words(**usual | settings), backbone=None)
 
 
 def test_runs_on_streams_are_told_apart_and_shown_by_shot(tmp_path):
@@ -210,7 +212,7 @@ def test_runs_on_streams_are_told_apart_and_shown_by_shot(tmp_path):
         online_run(tmp_path / "lstm", image_size=14, inject="lstm"),
         online_run(tmp_path / "late", delay=3, hidden=64),
     ]
-    runs = collect(folders)
+    runs = collect_runs(folders)
     lines = [line for line in to_markdown(runs).splitlines() if line.startswith(f"| `{tmp_path}")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     settings = [
@@ -221,14 +223,14 @@ def test_runs_on_streams_are_told_apart_and_shown_by_shot(tmp_path):
     shots = ["91.00 ± 1.00", "95.00 ± 1.00", "98.00 ± 1.00"]
     assert [(cell[2], cell[6]) for cell in cells] == [(name, shot) for name in settings for shot in shots]
     assert [cell[5] for cell in cells[:3]] == [f"accuracy_{shot}_shot (%)" for shot in (1, 5, 8)]
-    assert [compare(run)["setting"] for run in runs] == settings
+    assert [compare_with_paper(run)["setting"] for run in runs] == settings
 
 
 def test_a_run_stands_beside_each_row_it_reproduces_and_by_all_of_its_shots(tmp_path):
     row = row_for("omniglot", "CL+LSTM", way=5, paper="cl_lstm")
     assert row["table"] == "1"
     folder = online_run(tmp_path / "run", row)
-    lines = to_markdown(collect([folder])).splitlines()
+    lines = to_markdown(collect_runs([folder])).splitlines()
     main = [line for line in lines if line.startswith(f"| `{folder}`")]
     assert [line.split("|")[8].strip() for line in main] == ["96.80 ± 0.57", "99.40 ± 0.23", "99.70 ± 0.23"]
     ours = [index for index, line in enumerate(lines) if line.startswith("| **ours**")]

@@ -8,7 +8,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jmeta
-from jmeta.rules.coordinates import clip_gradients, log_and_sign
+from jmeta.rules.clip_gradients import clip_gradients
+from jmeta.rules.coordinates import log_and_sign
 from jmeta.rules.meta_lstm import meta_lstm
 from jmeta.rules.turtle import turtle
 
@@ -157,9 +158,9 @@ def test_permuted_coordinates_take_permuted_updates(index):
         return jmeta.inner_loop(loss, rule, hyper, weights, 4)[0]
 
     scale = jnp.linspace(0.1, 2.0, 12)
-    moved = fall(hyper, weights, scale)
-    assert not np.allclose(moved, weights)
-    np.testing.assert_allclose(fall(permuted, weights[order], scale[order]), moved[order], rtol=1e-9)
+    weights_after = fall(hyper, weights, scale)
+    assert not np.allclose(weights_after, weights)
+    np.testing.assert_allclose(fall(permuted, weights[order], scale[order]), weights_after[order], rtol=1e-9)
 
 
 @pytest.mark.parametrize("index", range(5))
@@ -169,13 +170,13 @@ def test_a_rule_through_optax_is_the_inner_loop(index):
     hyper = rule.init(jax.random.key(0), params)
     expected, _ = jmeta.inner_loop(support, rule, hyper, params, 3)
     tx = jmeta.as_optax(rule, hyper)
-    found, state = params, tx.init(params)
+    fast, state = params, tx.init(params)
     for step in range(3):
-        value, grads = jax.value_and_grad(support)(found, step)
-        updates, state = tx.update(grads, state, found, value=value)
-        found = optax.apply_updates(found, updates)
-    assert not np.allclose(ravel_pytree(found)[0], ravel_pytree(params)[0])
-    np.testing.assert_allclose(ravel_pytree(found)[0], ravel_pytree(expected)[0], rtol=1e-9, atol=1e-12)
+        value, grads = jax.value_and_grad(support)(fast, step)
+        updates, state = tx.update(grads, state, fast, value=value)
+        fast = optax.apply_updates(fast, updates)
+    assert not np.allclose(ravel_pytree(fast)[0], ravel_pytree(params)[0])
+    np.testing.assert_allclose(ravel_pytree(fast)[0], ravel_pytree(expected)[0], rtol=1e-9, atol=1e-12)
 
 
 def test_a_learned_rule_trains_another_network():
@@ -188,11 +189,11 @@ def test_a_learned_rule_trains_another_network():
         model = jmeta.mlp(widths=widths, outputs=1)
 
         def change(key):
-            shown = sample(key).support
-            params, _ = model.init(jax.random.fold_in(key, 1), shown.x)
+            support = sample(key).support
+            params, _ = model.init(jax.random.fold_in(key, 1), support.x)
 
             def loss(params, step):
-                return jmeta.mean_squared_error(model.apply(params, {}, shown.x, train=True)[0], shown)
+                return jmeta.mean_squared_error(model.apply(params, {}, support.x, train=True)[0], support)
 
             adapted, _ = jmeta.inner_loop(loss, rule, hyper, params, 5, order="first")
             return jnp.log(loss(adapted, 0) / loss(params, 0))
@@ -230,11 +231,11 @@ def _without_parameters(rule, params):
 
 
 def _elsewhere(other):
-    def made(rule, params):
+    def misuse(rule, params):
         tx = jmeta.as_optax(rule, rule.init(jax.random.key(0), params))
         return lambda: tx.init(other)
 
-    return made
+    return misuse
 
 
 @pytest.mark.parametrize(
@@ -286,13 +287,13 @@ def test_histories_by_hand():
         ("update_history", [1.0, 2.0, 1 + 0.9 * 1 + 0.1 * 2]),
     ):
         rule = turtle((), inputs=("gradient", name), learn_rates=False)
-        carry, found = rule.start(pick, grads[0], None), []
+        carry, updates = rule.start(pick, grads[0], None), []
         for step, gradient in enumerate(grads):
             moves, carry = rule.update(
                 pick, gradient, carry, grads[0], loss=jnp.zeros(()), step=jnp.asarray(step)
             )
-            found.append(float(moves[0]))
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+            updates.append(float(moves[0]))
+        np.testing.assert_allclose(updates, expected, rtol=1e-12)
 
 
 def test_parameters_are_counted_as_in_the_paper():

@@ -38,8 +38,8 @@ def test_sparsity_by_layer_counts_from_the_input_on_and_passes_over_layers_witho
         "conv_0": {"kernel": jnp.array([-1.0, -1.0]), "bias": jnp.array([0.0])},
         "norm_0": {"scale": None, "bias": None},
     }
-    found = {name: float(value) for name, value in sparsity_by_layer(scores).items()}
-    assert found == {
+    shares = {name: float(value) for name, value in sparsity_by_layer(scores).items()}
+    assert shares == {
         "sparsity/W1": 1.0, "sparsity/b1": 1.0, "sparsity/W2": 0.25, "sparsity/b2": 0.0,
         "sparsity/W3": 0.5, "sparsity/b3": 1.0, "sparsity": pytest.approx(6 / 11),
     }  # fmt: skip

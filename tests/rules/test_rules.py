@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 
 import jmeta
-from jmeta.rules.bridge import require_smooth
 from jmeta.types import Rule
 
 PARAMS = {"w": jnp.asarray([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.asarray([0.25, -0.75])}
@@ -135,15 +134,3 @@ def test_the_loss_reaches_a_rule_at_work_in_optax_and_back():
     assert carry.carry == jax.random.normal(jax.random.key(7))
     got, _ = there_and_back.update((), GRADS, carry, PARAMS, loss=jnp.asarray(3.0), step=jnp.asarray(0))
     jax.tree.map(lambda u, g: np.testing.assert_array_equal(u, -3 * g), got, GRADS)
-
-
-def test_the_probe_finds_what_has_no_derivative_at_zero():
-    for tx in (
-        optax.adam(1e-3),
-        optax.adamw(1e-3),
-        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1)),
-    ):
-        with pytest.raises(ValueError, match="no finite derivative at a zero gradient"):
-            require_smooth(jmeta.from_optax(tx), (), PARAMS)
-    for tx in (optax.adam(1e-3, eps_root=1e-8), optax.sgd(0.1, momentum=0.9, nesterov=True)):
-        require_smooth(jmeta.from_optax(tx), (), PARAMS)

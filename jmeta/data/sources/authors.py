@@ -1,4 +1,4 @@
-"""What the authors of the data sets say: licences, where their archives are and what these hash to."""
+"""The facts that authors publish with their data: licenses, class splits, addresses and checksums."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 _IMAGENET = "ImageNet's terms of access: non-commercial research and education"
 _CIFAR = "none stated by its authors (Krizhevsky 2009); images collected from the web, for research"
-LICENCES = {
+_PROCEDURAL = "Apache-2.0 (made by jmeta)"
+_OWN = "the owner's"
+LICENSES = {
+    "glyphs": _PROCEDURAL,
+    "sinusoid": _PROCEDURAL,
     "omniglot": "MIT (Lake et al.)",
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
@@ -19,6 +23,24 @@ LICENCES = {
     "cub": "none stated by its authors (Wah et al. 2011); non-commercial research and education",
     "mnist": "CC BY-SA 3.0 (LeCun et al.)",
     "fashion_mnist": "MIT (Zalando SE)",
+    "folder": _OWN,
+    "features": _OWN,
+}
+# By data set, then by the name of the split; the first is the usual one.
+PUBLISHED_SPLITS = {
+    "omniglot": {
+        "vinyals": "Vinyals et al. 2016, 1028/172/423 classes",
+        "lake": "Lake et al. 2015, evaluation alphabets test; a tenth of the background validates",
+    },
+    "cifar10": {"authors": "Krizhevsky 2009, 50,000 to train, 10,000 to test"},
+    "cifar100": {"authors": "Krizhevsky 2009, 50,000 to train, 10,000 to test"},
+    "cifar_fs": {"bertinetto": "Bertinetto et al. 2019, 64/16/20 classes"},
+    "fc100": {"oreshkin": "Oreshkin et al. 2018, 60/20/20 classes"},
+    "mini_imagenet": {"ravi": "Ravi and Larochelle 2017, 64/16/20 classes"},
+    "tiered_imagenet": {"ren": "Ren et al. 2018, 351/97/160 classes of 20/6/8 categories"},
+    "cub": {"chen": "Chen et al. 2019, 100/50/50 classes"},
+    "mnist": {"authors": "LeCun et al. 1998, 60,000 to train, 10,000 to test"},
+    "fashion_mnist": {"authors": "Xiao et al. 2017, 60,000 to train, 10,000 to test"},
 }
 _FOUR_FILES = {
     "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist",
@@ -50,18 +72,17 @@ _FOUR_FILES_SHA256 = {
         "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     },
 }
-# These two share their file names, so the data set's name goes before them.
+# These two data sets have the same file names, so the name of the data set goes before them.
 for _name, _files in _FOUR_FILES_SHA256.items():
     SHA256 |= {f"{_name}/{file}": digest for file, digest in _files.items()}
     URLS |= {f"{_name}/{file}": f"{_FOUR_FILES[_name]}/{file}" for file in _files}
 
 
 def checksum_notes(paths: Sequence[Path], prefix: str = "") -> tuple[str, ...]:
-    """Return a note for each archive that is not byte for byte its authors', for `DatasetInfo.notes`.
+    """Return a note, for `DatasetInfo.notes`, for each archive that is not byte-identical to its authors'.
 
-    `prefix` goes before the files' names in `SHA256`.
-
-    A difference is no error: archives are made anew with equal pixels; what is damaged does not decode.
+    `prefix` goes before the file names in `SHA256`. A difference is no error: an archive may be repacked with
+    the same pixels, and a damaged one does not decode.
     """
     notes = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Decoded images kept on disk: Omniglot takes seconds to decode and milliseconds to map."""
+"""A cache of decoded images on disk: Omniglot takes seconds to decode and milliseconds to map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from jmeta.data.sources.images import ImageClasses
 from jmeta.data.sources.store import walk
 
-_FORMAT = 1  # of what is kept and of how it was decoded; a change makes the old files unused
+_FORMAT = 1  # of the files and of the decoding; a change leaves the old files unused
 
 
 def cached(
@@ -26,21 +26,27 @@ def cached(
     build: Callable[[], ImageClasses],
     cache: bool | str | os.PathLike[str] = True,
 ) -> ImageClasses:
-    """Return `build()`, kept from an earlier call with the same `settings` and unchanged files under `paths`.
+    """Return `build()`, or its result from an earlier call with equal `settings` and unchanged `paths`.
 
-    `cache`: True keeps it under $XDG_CACHE_HOME/jmeta (by default ~/.cache/jmeta), a path under that folder,
-    False nowhere. Entries are written whole and may be deleted at any time; one that is damaged, or a folder
-    that cannot be written, costs time and nothing else.
+    Args:
+      paths: the files and folders that `build` reads.
+      settings: everything else that its result depends on; "name" begins the entry's name.
+      build: decodes the images.
+      cache: the folder of the entries; True is $XDG_CACHE_HOME/jmeta (by default ~/.cache/jmeta), and False
+        stores nothing.
+
+    Entries are written whole and may be deleted at any time. A damaged entry, or a folder that cannot be
+    written, costs time and nothing else.
     """
     if cache is False:
         return build()
     digest = _digest(paths, settings)
     entry = (_default_folder() if cache is True else Path(cache)) / f"{settings['name']}-{digest}"
-    kept = _read(entry)
-    if kept is None:
-        kept = build()
-        _write(entry, kept)
-    return kept
+    images = _read(entry)
+    if images is None:
+        images = build()
+        _write(entry, images)
+    return images
 
 
 def _default_folder() -> Path:
@@ -61,9 +67,9 @@ def _read(entry: Path) -> ImageClasses | None:
     try:
         index = json.loads((entry / "index.json").read_text("utf-8"))
         examples = np.load(entry / "examples.npy", mmap_mode="r", allow_pickle=False)
-        whole = list(examples.shape) == index["shape"] and examples.dtype == np.uint8
+        complete = list(examples.shape) == index["shape"] and examples.dtype == np.uint8
         fields = (tuple(index[field]) for field in ("classes", "counts", "notes"))
-        return ImageClasses(examples, *fields) if whole else None
+        return ImageClasses(examples, *fields) if complete else None
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
@@ -82,7 +88,7 @@ def _write(entry: Path, images: ImageClasses) -> None:
         os.replace(temporary, entry)
     except OSError as error:
         if _read(entry) is None:  # or else another process was faster
-            logging.warning("decoded images are not kept: %s", error)
+            logging.warning("decoded images are not cached: %s", error)
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -16,23 +16,24 @@ from typing import NamedTuple
 import numpy as np
 
 from jmeta.data import splits
+from jmeta.data.episodes import from_splits
 from jmeta.data.errors import DataError
-from jmeta.data.source import Dataset, DatasetInfo, from_splits
-from jmeta.data.sources import prepared
-from jmeta.data.sources.authors import LICENCES, checksum_notes
+from jmeta.data.source import Dataset, DatasetInfo
+from jmeta.data.sources.authors import LICENSES, PUBLISHED_SPLITS, checksum_notes
 from jmeta.data.sources.cache import cached
-from jmeta.data.sources.images import Decoding, File, ImageClasses, check_complete, load_images, take
-from jmeta.data.sources.locate import locate
+from jmeta.data.sources.images import Decoding, File, ImageClasses, check_image_counts, load_images, take
+from jmeta.data.sources.locate import Download, locate, locate_or_download
+from jmeta.data.sources.prepared import find_prepared, is_prepared, read_prepared
 from jmeta.data.sources.store import open_store
 
-PARTS = ("train", "test")
-IMAGES = 600  # of a class of CIFAR-100, 500 in train and 100 in test
-SIZES = {"train": 50_000, "test": 10_000}
+_PARTS = ("train", "test")
+_IMAGES_PER_CLASS = 600  # of CIFAR-100: 500 in train and 100 in test
+_SIZES = {"train": 50_000, "test": 10_000}
 
 
 class Archive(NamedTuple):
-    """The authors' binary archive: `folder` in it, the files of each of `PARTS`, the file with the `names`
-    of the classes, and how many bytes of `labels` stand before an image, of which the last is the class."""
+    """The authors' binary archive: `folder` in it, the files of each part (train and test), the file with the
+    `names` of the classes, and the number of `labels` bytes before an image, the last of them its class."""
 
     name: str
     folder: str
@@ -47,12 +48,12 @@ class Archive(NamedTuple):
 
     @property
     def expected(self) -> str:
-        """What can be given, for messages."""
+        """The accepted forms, for messages."""
         return f"{self.file}, or {self.name}.zip or folders with train/<class>/ and test/<class>/"
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """What users call the folder that they keep it in."""
+        """The usual names of the folder that users keep it in."""
         return (self.name, self.folder.removesuffix("-binary"), self.folder)
 
 
@@ -67,11 +68,11 @@ def cifar10(
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int = 32,
     cache: bool | str = True,
-    download: bool = False,
+    download: Download | None = None,
 ) -> Dataset:
     """Load CIFAR-10 as splits "train" (50,000 images) and "test" (10,000), with the arguments of
     `cifar_fs`."""
-    return _by_part(CIFAR10, data_dir, image_size, cache, download)
+    return _load_by_part(CIFAR10, data_dir, image_size, cache, download)
 
 
 def cifar100(
@@ -79,11 +80,11 @@ def cifar100(
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int = 32,
     cache: bool | str = True,
-    download: bool = False,
+    download: Download | None = None,
 ) -> Dataset:
     """Load CIFAR-100 as splits "train" (50,000 images) and "test" (10,000), with the arguments of
     `cifar_fs`."""
-    return _by_part(CIFAR100, data_dir, image_size, cache, download)
+    return _load_by_part(CIFAR100, data_dir, image_size, cache, download)
 
 
 def cifar_fs(
@@ -91,16 +92,21 @@ def cifar_fs(
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int = 32,
     cache: bool | str = True,
-    download: bool = False,
+    download: Download | None = None,
 ) -> Dataset:
     """Load CIFAR-FS, 64/16/20 classes of CIFAR-100 with all their 600 images [image_size, image_size, 3].
 
-    `data_dir` (or $JMETA_DATA) holds the authors' cifar-100-binary.tar.gz, or a zip or folders of images laid
-    out as train/<class>/ and test/<class>/; `download` fetches the former by tensorflow-datasets. Raises
-    DataError for data that are missing, damaged or incomplete.
+    Args:
+      data_dir: the folder (else $JMETA_DATA) with the authors' cifar-100-binary.tar.gz, or a zip or folders
+        of images laid out as train/<class>/ and test/<class>/.
+      image_size: height and width in pixels.
+      cache: see `jmeta.data.sources.cache.cached`.
+      download: prepares the authors' archive by tensorflow-datasets if no data are found.
+
+    Raises:
+      DataError: if the data are missing, damaged or incomplete.
     """
-    origin = "Bertinetto et al. 2019, 64/16/20 classes"
-    return _cifar("cifar_fs", origin, data_dir, image_size, cache, download)
+    return _load_classes("cifar_fs", "bertinetto", data_dir, image_size, cache, download)
 
 
 def fc100(
@@ -108,78 +114,84 @@ def fc100(
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int = 32,
     cache: bool | str = True,
-    download: bool = False,
+    download: Download | None = None,
 ) -> Dataset:
     """Load FC100, 60/20/20 classes of CIFAR-100 of 12/4/4 superclasses, with the arguments of `cifar_fs`."""
-    origin = "Oreshkin et al. 2018, 60/20/20 classes"
-    return _cifar("fc100", origin, data_dir, image_size, cache, download)
+    return _load_classes("fc100", "oreshkin", data_dir, image_size, cache, download)
 
 
-def _cifar(
+def _load_classes(
     name: str,
-    origin: str,
+    split: str,
     data_dir: str | os.PathLike[str] | None,
     image_size: int,
     cache: bool | str,
-    download: bool,
+    download: Download | None,
 ) -> Dataset:
-    found = _found(CIFAR100, name, ("cifar_fs", "fc100"), data_dir, download)
-    images = _images(CIFAR100, found, PARTS, image_size, cache)
-    check_complete(images, class_names(), IMAGES, found)
-    chosen = splits.published(name)
-    info = DatasetInfo(name, LICENCES[name], origin, chosen, images.examples.shape[1:], images.notes)
-    return from_splits(info, {split: take(images, classes) for split, classes in chosen.items()})
+    look = partial(locate_cifar, data_dir, name=name)
+    path = locate_or_download(look, f"jmeta_{CIFAR100.name}", download)
+    images = _images(CIFAR100, path, _PARTS, image_size, cache)
+    check_image_counts(images, class_names(), _IMAGES_PER_CLASS, path)
+    classes, origin = splits.published_split(name), PUBLISHED_SPLITS[name][split]
+    info = DatasetInfo(name, LICENSES[name], origin, classes, images.examples.shape[1:], images.notes)
+    return from_splits(info, {split: take(images, names) for split, names in classes.items()})
 
 
-def _by_part(
+def _load_by_part(
     archive: Archive,
     data_dir: str | os.PathLike[str] | None,
     image_size: int,
     cache: bool | str,
-    download: bool,
+    download: Download | None,
 ) -> Dataset:
-    found = _found(archive, archive.name, (), data_dir, download)
+    look = partial(locate_cifar, data_dir, name=archive.name)
+    path = locate_or_download(look, f"jmeta_{archive.name}", download)
     names, split = class_names(archive), {}
-    for part in PARTS:
-        images = _images(archive, found, (part,), image_size, cache)
-        check_complete(images, names, SIZES[part] // len(names), found)
+    for part in _PARTS:
+        images = _images(archive, path, (part,), image_size, cache)
+        check_image_counts(images, names, _SIZES[part] // len(names), path)
         split[part] = take(images, names)
-    origin = "Krizhevsky 2009, 50,000 to train, 10,000 to test"
-    shape, classes = images.examples.shape[1:], dict.fromkeys(PARTS, names)
-    info = DatasetInfo(archive.name, LICENCES[archive.name], origin, classes, shape, images.notes)
+    origin = PUBLISHED_SPLITS[archive.name]["authors"]
+    shape, classes = images.examples.shape[1:], dict.fromkeys(_PARTS, names)
+    info = DatasetInfo(archive.name, LICENSES[archive.name], origin, classes, shape, images.notes)
     return from_splits(info, split)
 
 
-def _found(
-    archive: Archive,
-    name: str,
-    folders: Sequence[str],
-    data_dir: str | os.PathLike[str] | None,
-    download: bool,
-) -> Path:
-    look = partial(
-        locate,
-        name,
-        partial(find, archive=archive),
-        data_dir,
-        folders=(*archive.folders, *folders),
-        expected=archive.expected,
-    )
-    return prepared.or_download(look, f"jmeta_{archive.name}", data_dir, download)
+def locate_cifar(data_dir: str | os.PathLike[str] | None, *, name: str) -> Path:
+    """Return the path of `find_cifar` in `data_dir` or the usual folders, for a data set by its `name`.
+
+    Raises DataError if there is none.
+    """
+    archive = CIFAR10 if name == CIFAR10.name else CIFAR100
+    tasks = () if name == archive.name else ("cifar_fs", "fc100")
+    find, folders = partial(find_cifar, archive=archive), (*archive.folders, *tasks)
+    return locate(name, find, data_dir, folders=folders, expected=archive.expected)
 
 
 def _images(
-    archive: Archive, found: Path, wanted: Sequence[str], image_size: int, cache: bool | str
+    archive: Archive, path: Path, parts: Sequence[str], image_size: int, cache: bool | str
 ) -> ImageClasses:
-    decoding = Decoding(image_size, colour=True)
+    decoding = Decoding(image_size, color=True)
     settings = {"name": archive.name, **decoding._asdict()}
-    if tuple(wanted) != PARTS:
-        settings["parts"] = list(wanted)
-    return cached([found], settings, partial(load, archive, found, decoding, wanted), cache)
+    if tuple(parts) != _PARTS:
+        settings["parts"] = list(parts)
+    return cached([path], settings, partial(_decode, archive, path, decoding, parts), cache)
 
 
-def find(folder: Path, archive: Archive = CIFAR100) -> Path | None:
-    """Return the archive or folder of CIFAR in `folder`, or `folder`, or what was prepared there."""
+def _decode(archive: Archive, path: Path, decoding: Decoding, parts: Sequence[str]) -> ImageClasses:
+    """Decode all classes of some `parts` at the path of `find_cifar`, in the order of the class names."""
+    if is_prepared(path):
+        files = read_prepared(path, str, splits=parts)
+    else:
+        by_part = files_by_part(path, archive)
+        names = class_names(archive)
+        files = {name: [file for part in parts for file in by_part[part].get(name, ())] for name in names}
+    files = {name: members for name, members in sorted(files.items()) if members}
+    return load_images(files, decoding)._replace(notes=checksum_notes([path]))
+
+
+def find_cifar(folder: Path, archive: Archive = CIFAR100) -> Path | None:
+    """Return the archive or folder of CIFAR in `folder`, or `folder`, or the data set prepared there."""
     if folder.is_file():
         return folder
     digits = archive.name.removeprefix("cifar")
@@ -193,98 +205,87 @@ def find(folder: Path, archive: Archive = CIFAR100) -> Path | None:
         if path.exists():
             return path
     first = class_names(archive)[0]
-    if (folder / archive.parts[0][0]).exists() or all((folder / part / first).is_dir() for part in PARTS):
+    if (folder / archive.parts[0][0]).exists() or all((folder / part / first).is_dir() for part in _PARTS):
         return folder
-    there = prepared.find(folder, (f"jmeta_{archive.name}", archive.name))
+    there = find_prepared(folder, (f"jmeta_{archive.name}", archive.name))
     return there[0] if there else None
-
-
-def load(archive: Archive, found: Path, decoding: Decoding, wanted: Sequence[str] = PARTS) -> ImageClasses:
-    """Decode all classes of what `find` found, in the order of their names, of the `wanted` parts."""
-    if prepared.is_prepared(found):
-        files = prepared.read(found, str, splits=wanted)
-    else:
-        both = parts(found, archive)
-        names = class_names(archive)
-        files = {name: [file for part in wanted for file in both[part].get(name, ())] for name in names}
-    files = {name: members for name, members in sorted(files.items()) if members}
-    return load_images(files, decoding)._replace(notes=checksum_notes([found]))
 
 
 def class_names(archive: Archive = CIFAR100) -> tuple[str, ...]:
     """Return the names of the classes in alphabetical order, that of the labels."""
     if archive is CIFAR10:
         return _CLASSES10
-    return tuple(sorted(name for names in splits.published("cifar_fs").values() for name in names))
+    return tuple(sorted(name for names in splits.published_split("cifar_fs").values() for name in names))
 
 
-def parts(found: Path, archive: Archive = CIFAR100) -> dict[str, dict[str, Sequence[File]]]:
+def files_by_part(path: Path, archive: Archive = CIFAR100) -> dict[str, dict[str, Sequence[File]]]:
     """Return the files of each class in the authors' training and test part, {"train": {class: files}, ...}.
 
-    Raises DataError for an archive that is damaged, holds pickles or is laid out otherwise.
+    Raises DataError for an archive that is damaged, contains pickles or has another layout.
     """
-    if found.name.startswith(archive.folder.replace("binary", "python")):
+    if path.name.startswith(archive.folder.replace("binary", "python")):
         raise DataError(
-            "it holds pickles, which run code and are never loaded", found, f"expected {archive.expected}"
+            "it holds pickles, which run code and are never loaded", path, f"expected {archive.expected}"
         )
-    packed = found.is_file() and found.suffix.lower() != ".zip"  # a download has a name of its own
-    if packed or (found / archive.parts[0][0]).exists():
-        return _binary(found, archive)
-    return _class_folders(found, archive)
+    packed = path.is_file() and path.suffix.lower() != ".zip"  # a download has a name of its own
+    if packed or (path / archive.parts[0][0]).exists():
+        return _binary(path, archive)
+    return _class_folders(path, archive)
 
 
-def _class_folders(found: Path, archive: Archive) -> dict[str, dict[str, Sequence[File]]]:
-    store, known = open_store(found), set(class_names(archive))
-    grouped: dict[str, dict[str, list[File]]] = {part: {} for part in PARTS}
+def _class_folders(path: Path, archive: Archive) -> dict[str, dict[str, Sequence[File]]]:
+    store, known = open_store(path), set(class_names(archive))
+    grouped: dict[str, dict[str, list[File]]] = {part: {} for part in _PARTS}
     for name in store.files:
         # by position, for one of the classes is itself called train
         part, label = ("", "", *PurePosixPath(name).parts)[-3:-1]
-        if part not in PARTS or label not in known:
+        if part not in _PARTS or label not in known:
             layout = f"expected train/<class>/<image> and test/<class>/<image> with {archive.name}'s classes"
             raise DataError(f"not laid out as {archive.name}", store.file(name)[0], layout)
         grouped[part].setdefault(label, []).append(store.file(name))
     return grouped  # type: ignore[return-value]
 
 
-def _binary(found: Path, archive: Archive) -> dict[str, dict[str, Sequence[File]]]:
+def _binary(path: Path, archive: Archive) -> dict[str, dict[str, Sequence[File]]]:
     wanted = (*archive.parts[0], *archive.parts[1], archive.names)
-    members = _binary_members(found, wanted)
+    members = _binary_members(path, wanted)
     if lacking := [name for name in wanted if name not in members]:
-        raise DataError(f"{lacking[0]} is missing", found, f"fetch the authors' {archive.file} again")
+        raise DataError(f"{lacking[0]} is missing", path, f"fetch the authors' {archive.file} again")
     names = tuple(members[archive.names].decode("utf-8", "replace").split())
     grouped: dict[str, dict[str, list[File]]] = {}
-    for part, member_names in zip(PARTS, archive.parts):
+    for part, member_names in zip(_PARTS, archive.parts):
         grouped[part] = {}
         for member in member_names:
-            records = _records(members[member], member, found, archive)
+            records = _records(members[member], member, path, archive)
             if names != class_names(archive) or records[:, archive.labels - 1].max() >= len(names):
-                raise DataError(f"its labels are not those of {archive.name}", found, "fetch it again")
-            pixels = records[:, archive.labels :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+                raise DataError(f"its labels are not those of {archive.name}", path, "fetch it again")
+            planes = records[:, archive.labels :].reshape(-1, 3, 32, 32)  # [image, channel, height, width]
+            pixels = planes.transpose(0, 2, 3, 1)  # [image, height, width, channel]
             for row, label in enumerate(records[:, archive.labels - 1]):
-                file = f"{found}!{member} record {row}", partial(np.ascontiguousarray, pixels[row])
+                file = f"{path}!{member} record {row}", partial(np.ascontiguousarray, pixels[row])
                 grouped[part].setdefault(names[label], []).append(file)
     return grouped  # type: ignore[return-value]
 
 
-def _records(raw: bytes, member: str, found: Path, archive: Archive) -> np.ndarray:
-    """The labels and the red, green and blue planes of every image of a file, [image, byte]."""
+def _records(raw: bytes, member: str, path: Path, archive: Archive) -> np.ndarray:
+    """Split a file into its records [image, byte]: labels, then the red, green and blue planes."""
     flat, size = np.frombuffer(raw, np.uint8), archive.labels + 3 * 32 * 32
     if flat.size == 0 or flat.size % size:
-        raise DataError(f"{member} is truncated ({flat.size} bytes)", found, "fetch it again")
+        raise DataError(f"{member} is truncated ({flat.size} bytes)", path, "fetch it again")
     return flat.reshape(-1, size)
 
 
-def _binary_members(found: Path, wanted: Sequence[str]) -> dict[str, bytes]:
+def _binary_members(path: Path, wanted: Sequence[str]) -> dict[str, bytes]:
     try:
-        if found.is_dir():
-            return {name: (found / name).read_bytes() for name in wanted if (found / name).exists()}
+        if path.is_dir():
+            return {name: (path / name).read_bytes() for name in wanted if (path / name).exists()}
         members = {}
-        with tarfile.open(found) as archive:
+        with tarfile.open(path) as archive:
             for entry in archive:
                 if entry.isfile() and (file := archive.extractfile(entry)) is not None:
                     members[PurePosixPath(entry.name).name] = file.read()
         return members
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"damaged or truncated archive ({error})", found, "fetch it again") from error
+        raise DataError(f"damaged or truncated archive ({error})", path, "fetch it again") from error
     except OSError as error:
-        raise DataError(f"cannot read ({error.strerror or error})", found) from error
+        raise DataError(f"cannot read ({error.strerror or error})", path) from error

@@ -1,4 +1,4 @@
-"""One's own images: a folder, or a zip archive, with a folder of images for each class."""
+"""The user's own images: a folder, or a zip archive, with a folder of images for each class."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jmeta.data.class_dataset import ClassDataset
+from jmeta.data.episodes import from_splits
 from jmeta.data.errors import DataError
-from jmeta.data.source import SPLITS, Dataset, DatasetInfo, from_splits
+from jmeta.data.source import SPLITS, Dataset, DatasetInfo
+from jmeta.data.sources.authors import LICENSES
 from jmeta.data.sources.cache import cached
 from jmeta.data.sources.images import Decoding, File, ImageClasses, load_images, take
 from jmeta.data.sources.locate import roots
 from jmeta.data.sources.store import Store, open_store
-from jmeta.data.splits import ClassSplit, by_seed
+from jmeta.data.splits import ClassSplit, split_by_seed
 
 SHARES = {"train": 0.64, "validation": 0.16, "test": 0.2}  # of the classes; those of miniImageNet
 _SPLIT_FOLDERS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation",
@@ -27,18 +29,23 @@ def from_folder(
     path: str | os.PathLike[str],
     image_size: int | None = None,
     *,
-    colour: bool | None = None,
+    color: bool | None = None,
     cache: bool | str = False,
 ) -> ClassDataset:
     """Load all classes of a folder, or zip archive, of class folders of images, in the order of their names.
 
-    `image_size`: images become squares of it (Pillow's Lanczos filter); None keeps their size, which must
-    then be one. `colour`: True for three channels, False for one, None for what they have, which must then be
-    one. `cache` is that of `jmeta.data.sources.cache.cached`. Raises DataError for a missing or damaged file,
-    an empty class, and mixed sizes or channels.
+    Args:
+      path: the folder or archive.
+      image_size: side in pixels to which images are resized (Pillow's Lanczos filter); None leaves their
+        size, which must then be the same for all.
+      color: True for three channels, False for one; None leaves them, and all images must then agree.
+      cache: see `jmeta.data.sources.cache.cached`.
+
+    Raises:
+      DataError: for a missing or damaged file, an empty class, and mixed sizes or channels.
     """
     where = roots(path)[0]
-    images = _images(where, Decoding(image_size, colour), cache)
+    images = _images(where, Decoding(image_size, color), cache)
     return take(images, images.classes)
 
 
@@ -48,26 +55,33 @@ def folder(
     image_size: int | None = None,
     split: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    colour: bool | None = None,
+    color: bool | None = None,
     cache: bool | str = True,
 ) -> Dataset:
-    """Load one's own images as a data set of three class splits.
+    """Load the user's own images as a data set of three class splits.
 
-    `data_dir` holds class folders of images, <class>/<image>, or is a zip of them; a class may lie deeper,
-    its name is then its path. The classes are divided by the file `split`, JSON {"train": [class, ...],
-    "validation": [...], "test": [...]}; else by folders train/, validation/ (or val/) and test/ around the
-    class folders; else by `jmeta.data.splits.by_seed` with `seed`, 64/16/20 %. The rest is as in
-    `from_folder`. Raises DataError also where a class is in two splits.
+    The classes are divided by the file `split`; else by folders train/, validation/ (or val/) and test/ above
+    the class folders; else by `jmeta.data.splits.split_by_seed`, 64/16/20 %.
+
+    Args:
+      data_dir: a folder of class folders of images, <class>/<image>, or a zip of them; a class may lie
+        deeper, and its name is then its path.
+      image_size: see `from_folder`.
+      split: a JSON file, {"train": [class, ...], "validation": [...], "test": [...]}.
+      seed: of the division.
+      color: see `from_folder`.
+      cache: see `jmeta.data.sources.cache.cached`.
+
+    Raises:
+      DataError: for the reasons of `from_folder`, and if a class is in two splits.
     """
     if data_dir is None:
         raise DataError("folder: no folder is named", None, "name the folder of class folders with data_dir")
     where = roots(data_dir)[0]
-    images = _images(where, Decoding(image_size, colour), cache)
-    chosen, origin = _divide(images.classes, where, split, seed)
-    sets = {name: take(images, members) for name, members in chosen.items()}
-    classes = {name: tuple(members) for name, members in chosen.items()}
-    info = DatasetInfo(where.stem, "the owner's", origin, classes, images.examples.shape[1:])
-    return from_splits(info, sets)
+    images = _images(where, Decoding(image_size, color), cache)
+    classes, origin = _divide(images.classes, where, split, seed)
+    info = DatasetInfo(where.stem, LICENSES["folder"], origin, classes, images.examples.shape[1:])
+    return from_splits(info, {name: take(images, members) for name, members in classes.items()})
 
 
 def _images(where: Path, decoding: Decoding, cache: bool | str) -> ImageClasses:
@@ -80,9 +94,9 @@ def _load(where: Path, decoding: Decoding) -> ImageClasses:
 
 
 def class_files(store: Store) -> dict[str, list[File]]:
-    """Return the files of each class, a class being named by its path below what all classes share.
+    """Return the files of each class, named by its path below the deepest folder that holds all classes.
 
-    Raises DataError where there is no image, one lies outside a class folder, or a class folder is empty.
+    Raises DataError if there is no image, one lies outside a class folder, or a class folder is empty.
     """
     layout = "expected a folder of images for each class, <class>/<image>"
     parents = {name: PurePosixPath(name).parent.as_posix() for name in store.files}
@@ -91,7 +105,7 @@ def class_files(store: Store) -> dict[str, list[File]]:
     inner = {parent for name in store.folders if (parent := PurePosixPath(name).parent.as_posix()) != "."}
     leaves = set(store.folders) - inner
     if empty := sorted(leaves - set(parents.values())):
-        raise DataError(f"class folder {empty[0]!r} holds no image", store.where, "fill it or remove it")
+        raise DataError(f"class folder {empty[0]!r} has no image", store.where, "fill it or remove it")
     if loose := [name for name, parent in parents.items() if parent == "." or parent in inner]:
         raise DataError(f"image {loose[0]!r} is in no class folder", store.where, layout)
     shared = os.path.commonpath([PurePosixPath(parent).parent for parent in parents.values()])
@@ -105,19 +119,19 @@ def class_files(store: Store) -> dict[str, list[File]]:
 def _divide(
     classes: Sequence[str], where: Path, split: str | os.PathLike[str] | None, seed: int
 ) -> tuple[ClassSplit, str]:
-    """Return the classes of each split, and where the division comes from."""
+    """Return the classes of each split, and the origin of the division."""
     if split is not None:
-        return read_split(_split_file(Path(split), where), classes), f"the file {Path(split).name}"
+        return read_split_file(_split_file(Path(split), where), classes), f"the file {Path(split).name}"
     tops = {name.partition("/")[0] for name in classes if "/" in name}
     if all("/" in name for name in classes) and tops <= set(_SPLIT_FOLDERS):
         grouped: dict[str, list[str]] = {name: [] for name in SPLITS}
         for name in classes:
             grouped[_SPLIT_FOLDERS[name.partition("/")[0]]].append(name)
-        return _checked(grouped, [name.partition("/")[2] for name in classes], where), "the folders"
+        return _check_classes(grouped, [name.partition("/")[2] for name in classes], where), "the folders"
     if len(classes) < 3:
         advice = "three splits need 3; give more classes, or load them alone with jmeta.from_folder"
         raise DataError(f"only {len(classes)} classes", where, advice)
-    return by_seed(classes, seed, SHARES), f"by seed {seed}, 64/16/20 % of the classes"
+    return split_by_seed(classes, seed, SHARES), f"by seed {seed}, 64/16/20 % of the classes"
 
 
 def _split_file(split: Path, where: Path) -> Path:
@@ -125,18 +139,17 @@ def _split_file(split: Path, where: Path) -> Path:
     return split if split.exists() or not beside.exists() else beside
 
 
-def read_split(path: Path, classes: Iterable[str]) -> ClassSplit:
+def read_split_file(path: Path, classes: Iterable[str]) -> ClassSplit:
     """Read a split file, JSON {"train": [class, ...], "validation": [...], "test": [...]}.
 
-    Raises DataError where it cannot be read, lacks a split, or names a class that is unknown or named before.
+    Raises DataError if it cannot be read, lacks a split, or names a class that is unknown or named before.
     """
     try:
         lists = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         what = f"cannot read the split file ({error})"
         raise DataError(what, path, "correct the path or the file") from error
-    whole = isinstance(lists, dict) and all(_is_list_of_names(lists.get(name)) for name in SPLITS)
-    if not whole:
+    if not (isinstance(lists, dict) and all(_is_list_of_names(lists.get(name)) for name in SPLITS)):
         advice = 'expected {"train": [class, ...], "validation": [...], "test": [...]}'
         raise DataError("the split file lacks a split", path, advice)
     grouped = {name: [str(label) for label in lists[name]] for name in SPLITS}
@@ -144,14 +157,14 @@ def read_split(path: Path, classes: Iterable[str]) -> ClassSplit:
     if unknown := sorted(set(named) - set(classes)):
         what = f"the split file names {len(unknown)} classes that are not there, {unknown[0]!r} the first"
         raise DataError(what, path, "correct the names")
-    return _checked(grouped, named, path)
+    return _check_classes(grouped, named, path)
 
 
 def _is_list_of_names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(label, (str, int)) for label in value)
 
 
-def _checked(grouped: Mapping[str, Sequence[str]], names: Sequence[str], where: Path) -> ClassSplit:
+def _check_classes(grouped: Mapping[str, Sequence[str]], names: Sequence[str], where: Path) -> ClassSplit:
     if lacking := [split for split, members in grouped.items() if not members]:
         raise DataError(f"split {lacking[0]!r} has no class", where, "three splits are needed")
     if twice := sorted(name for name in set(names) if names.count(name) > 1):

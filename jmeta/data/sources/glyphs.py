@@ -2,7 +2,7 @@
 
 A class is a character: two to four cubic Bezier strokes, most starting on the stroke before. An example is
 one drawer's attempt at it: control points off their places, a bend of the whole, a slant, a turn, a size, a
-place on the page and a pen of another width. In the manner of Omniglot (Lake et al. 2015), made by rule.
+place on the page and a pen of another width. The characters are in the manner of Omniglot (Lake et al. 2015).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jmeta.data.class_dataset import ClassDataset
-from jmeta.data.episodes import episodes_from
-from jmeta.data.source import SPLITS, Dataset, DatasetInfo, Sampler, check_split, from_splits
+from jmeta.data.episodes import episodes_from, from_splits
+from jmeta.data.source import SPLITS, Dataset, DatasetInfo, Sampler, check_split
+from jmeta.data.sources.authors import LICENSES
 from jmeta.types import Array, Key
 
 SIDE = 28
@@ -26,35 +27,41 @@ EVEN = np.linspace(0, 1, DOTS)
 # Denser at the ends, where a curve is fast.
 PLACES = (EVEN - np.sin(2 * np.pi * EVEN) / 12).astype(np.float32)
 NOISE = STROKES * 8 + 11  # numbers that make one drawer's attempt
-CLASSES = 2**20  # of each split: more than any run draws
+_CLASSES = 2**20  # of each split: more than any run draws
 
 
 class Character(NamedTuple):
     """A class: `points` [stroke, 4, 2], cubic Bezier control points as (x, y) in -1..1, y downwards, and
-    `drawn` [stroke], 1 for the strokes that it has."""
+    `present` [stroke], 1 for the strokes that it has."""
 
     points: Array
-    drawn: Array
+    present: Array
 
 
-def dataset(*, classes: int | None = None, drawers: int = 20, seed: int = 0) -> Dataset:
+def glyph_dataset(*, classes: int | None = None, drawers: int = 20, seed: int = 0) -> Dataset:
     """Make the data set of glyphs, whose splits "train", "validation" and "test" share no class.
 
-    By default every episode draws characters of its own, from 2^20 a split. With `classes`, that many
-    characters a split are drawn once, by `drawers` drawers each, and episodes choose among those images, as
-    with a real data set of that size. `seed` makes other characters. The options of `episodes` are those of
-    `jmeta.data.episodes.episodes`. Raises ValueError for numbers below 1.
+    The options of its `episodes` are those of `jmeta.data.episodes.episodes`.
+
+    Args:
+      classes: if set, that many characters a split are drawn once and episodes choose among those images, as
+        from a real data set of that size; else every episode draws new characters, from 2^20 a split.
+      drawers: images of each of these characters.
+      seed: another seed makes other characters.
+
+    Raises:
+      ValueError: for numbers below 1.
     """
     for name, value in {"classes": classes, "drawers": drawers}.items():
         if value is not None and value < 1:
             raise ValueError(f"glyphs: {name} is {value}; expected at least 1")
     info = DatasetInfo(
         name="glyphs",
-        licence="Apache-2.0 (made by jmeta)",
+        license=LICENSES["glyphs"],
         split="procedural: class c of split s (0, 1, 2) is character 3 c + s",
         classes={},
         shape=(SIDE, SIDE, 1),
-        notes=(f"{CLASSES if classes is None else classes} classes a split, seed {seed}",),
+        notes=(f"{_CLASSES if classes is None else classes} classes a split, seed {seed}",),
     )
     if classes is None:
         return Dataset(info, partial(_episodes, seed))
@@ -63,7 +70,7 @@ def dataset(*, classes: int | None = None, drawers: int = 20, seed: int = 0) -> 
 
 def _episodes(seed: int, split: str, **options: Any) -> Sampler:
     data = np.uint32(seed), np.uint32(SPLITS.index(check_split(split)))
-    return episodes_from(_fetch, data, classes=CLASSES, shape=(SIDE, SIDE, 1), **options)
+    return episodes_from(_fetch, data, classes=_CLASSES, shape=(SIDE, SIDE, 1), **options)
 
 
 def _fetch(data: tuple[Array, Array], key: Key, classes: Array, number: int) -> Array:
@@ -71,7 +78,7 @@ def _fetch(data: tuple[Array, Array], key: Key, classes: Array, number: int) -> 
     seed, split = data
     numbers = 3 * classes.astype(jnp.uint32) + split
     class_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-    return jax.vmap(draw, (0, 0, None))(
+    return jax.vmap(draw_glyph, (0, 0, None))(
         jax.random.split(key, classes.shape[0]), jax.vmap(character)(class_keys), number
     )
 
@@ -85,7 +92,8 @@ def _pool(split: str, classes: int, drawers: int, seed: int) -> ClassDataset:
     def block(start: int) -> np.ndarray:
         chosen = jnp.arange(start, start + 100, dtype=jnp.int32)
         images = fetch((np.uint32(seed), index), jax.random.fold_in(pool_key, start), chosen, drawers)
-        return np.asarray(jnp.round(images * 255).astype(jnp.uint8)).reshape(-1, SIDE, SIDE, 1)
+        pixels = np.asarray(jnp.round(images * 255).astype(jnp.uint8))  # [class, drawer, side, side, 1]
+        return pixels.reshape(-1, SIDE, SIDE, 1)  # [class * drawer, side, side, 1]
 
     examples = np.concatenate([block(start) for start in range(0, classes, 100)])[: classes * drawers]
     offsets = drawers * np.arange(classes, dtype=np.int32)
@@ -93,9 +101,9 @@ def _pool(split: str, classes: int, drawers: int, seed: int) -> ClassDataset:
 
 
 def character(key: Key) -> Character:
-    """Make the character of a class key: 2 to 4 strokes, centred and of a like extent."""
+    """Make the character of a class key: 2 to 4 strokes, centered and of similar extent."""
     draws = jax.random.uniform(key, (STROKES * 8 + 1,), jnp.float32)
-    x, y, angle, length, bend, twist, attached, place = draws[1:].reshape(8, STROKES)
+    x, y, angle, length, bend, twist, attached, place = draws[1:].reshape(8, STROKES)  # each [stroke]
     angle = 2 * jnp.pi * angle
     across = (0.6 + length)[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
     normal = jnp.stack([-across[:, 1], across[:, 0]], axis=1)
@@ -112,25 +120,25 @@ def character(key: Key) -> Character:
         starts.append(jnp.where(attached[stroke] < 0.75, starts[-1] + joints[stroke - 1], free))
     points = lines + jnp.stack(starts)[:, None]
     number = 2 + (draws[0] > 0.3).astype(jnp.int32) + (draws[0] > 0.7).astype(jnp.int32)
-    drawn = jnp.arange(STROKES) < number
-    real = drawn[:, None, None]
+    present = jnp.arange(STROKES) < number
+    real = present[:, None, None]
     low = jnp.where(real, points, jnp.inf).min((0, 1), keepdims=True)
     high = jnp.where(real, points, -jnp.inf).max((0, 1), keepdims=True)
     extent = jnp.maximum(high - low, 0.6 * (high - low).max())
-    return Character((points - (low + high) / 2) * (1.4 / extent), drawn.astype(jnp.float32))
+    return Character((points - (low + high) / 2) * (1.4 / extent), present.astype(jnp.float32))
 
 
-def draw(key: Key, glyph: Character, number: int) -> Array:
-    """Draw a character by `number` drawers: images [number, 28, 28, 1] float32, ink 1 on 0."""
+def draw_glyph(key: Key, glyph: Character, number: int) -> Array:
+    """Draw a character as `number` drawers would: images [number, 28, 28, 1] float32, ink 1 on 0."""
     noise = jax.random.normal(key, (number * NOISE,), jnp.float32).reshape(number, NOISE)
     return jax.vmap(_attempt, (0, None))(noise, glyph)
 
 
 def _attempt(noise: Array, glyph: Character) -> Array:
-    """One drawer's image [28, 28, 1], from normal numbers [NOISE]."""
+    """Draw one drawer's image [28, 28, 1] from normal numbers [NOISE]."""
     slips, whole, bend, pen = jnp.split(noise, [NOISE - 11, NOISE - 5, NOISE - 1])
-    points = glyph.points + 0.06 * slips.reshape(glyph.points.shape)
-    dots = bezier(points, jnp.asarray(PLACES)).reshape(-1, 2)
+    points = glyph.points + 0.06 * slips.reshape(glyph.points.shape)  # [stroke, 4, 2]
+    dots = bezier(points, jnp.asarray(PLACES)).reshape(-1, 2)  # [stroke * dot, 2]
     waves = jnp.sin(1.7 * dots[:, ::-1] + 2 * bend[None, :2])
     dots = dots + 0.12 * waves * bend[None, 2:4]
     turn, slant = 0.16 * whole[0], 0.16 * whole[1]
@@ -138,27 +146,28 @@ def _attempt(noise: Array, glyph: Character) -> Array:
     x = x + slant * y
     x, y = jnp.cos(turn) * x - jnp.sin(turn) * y, jnp.sin(turn) * x + jnp.cos(turn) * y
     dots = jnp.stack([x + 0.09 * whole[4], y + 0.09 * whole[5]], axis=1)
-    return _ink(dots, glyph.drawn, 0.72 * jnp.exp(0.1 * pen[0]))[..., None]
+    return _ink(dots, glyph.present, 0.72 * jnp.exp(0.1 * pen[0]))[..., None]
 
 
 def bezier(points: Array, places: Array) -> Array:
-    """Points [..., place, 2] of cubic Bezier curves with control points [..., 4, 2], at `places` in 0..1."""
+    """Evaluate cubic Bezier curves with control points [..., 4, 2] at `places` in 0..1: [..., place, 2]."""
     t = places[:, None]
     weights = jnp.concatenate([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=1)
     return jnp.einsum("pc,...cd->...pd", weights, points)
 
 
-def _ink(dots: Array, drawn: Array, width: Array) -> Array:
-    """Ink [28, 28] of strokes given by `dots` [stroke * dot, 2]: round brush marks of that `width` in pixels.
+def _ink(dots: Array, present: Array, width: Array) -> Array:
+    """Ink strokes, `dots` [stroke * dot, 2], with a round brush of a `width` in pixels: [28, 28].
 
-    Each dot counts by the length of stroke about it, so that a line is equally dark wherever its dots lie; a
-    sum of products of one function of x and one of y is a matrix product.
+    Each dot is weighted by the length of stroke around it, so that a line is equally dark whatever the
+    spacing of its dots; a sum of products of one function of x and one of y is a matrix product.
     """
     marks = (dots + 1) * ((SIDE - 1) / 2 / width)  # lengths in widths of the pen from here on
-    lines = marks.reshape(STROKES, DOTS, 2)
+    lines = marks.reshape(STROKES, DOTS, 2)  # [stroke, dot, (x, y)]
     steps = jnp.sqrt(jnp.square(jnp.diff(lines, axis=1)).sum(-1) + 1e-6)
     lengths = (jnp.pad(steps, ((0, 0), (1, 0))) + jnp.pad(steps, ((0, 0), (0, 1)))) / 2
-    weights = (lengths * drawn[:, None]).reshape(-1, 1) / np.sqrt(2 * np.pi).astype(np.float32)
+    # [stroke * dot, 1]
+    weights = (lengths * present[:, None]).reshape(-1, 1) / np.sqrt(2 * np.pi).astype(np.float32)
     grid = jnp.arange(SIDE, dtype=jnp.float32) / width
     rows = jnp.exp(-jnp.square(grid[:, None] - marks[None, :, 1]) / 2)
     columns = jnp.exp(-jnp.square(grid[None, :] - marks[:, :1]) / 2) * weights

@@ -15,11 +15,11 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array in an idx file, gzipped or not; its shape is the header's.
+    """Read the uint8 array of an idx file, gzipped or not; its shape is the header's.
 
-    The header is two zero bytes, the type's code (0x08, unsigned byte), the number of axes, and each axis'
-    length as a big-endian 32-bit integer. Raises DataError for a file that cannot be read, is truncated or
-    is none of unsigned bytes.
+    The header is two zero bytes, the type's code (0x08, unsigned byte), the number of axes, and the length of
+    each axis as a big-endian 32-bit integer. Raises DataError for a file that cannot be read, is truncated or
+    does not contain unsigned bytes.
     """
     try:
         raw = path.read_bytes()

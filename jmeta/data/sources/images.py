@@ -16,15 +16,15 @@ from jmeta.data.errors import DataError
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "area": Image.Resampling.BOX}
 
-File = tuple[str, Callable[[], bytes | np.ndarray]]  # its name in messages, and what reads it
+File = tuple[str, Callable[[], bytes | np.ndarray]]  # its name in messages, and the function that reads it
 
 
 class Decoding(NamedTuple):
-    """How images become arrays: square `size` (None keeps theirs), `colour` (None keeps it), the resize
-    `filter` ("lanczos" or "area"), and whether to `invert` (Omniglot: ink 255 on 0)."""
+    """The settings by which images become arrays: square `size` and `color` (None leaves them as they are),
+    the resize `filter` ("lanczos" or "area"), and whether to `invert` (Omniglot: ink 255 on 0)."""
 
     size: int | None
-    colour: bool | None
+    color: bool | None
     filter: str = "lanczos"
     invert: bool = False
 
@@ -40,15 +40,15 @@ class ImageClasses(NamedTuple):
 
 
 def load_images(files: Mapping[str, Sequence[File]], decoding: Decoding) -> ImageClasses:
-    """Decode the `files` of each class, in the order given.
+    """Decode the `files` of each class, in the order of `files`.
 
-    Within a class the rows are put in the order of their bytes, so that the same images make the same arrays,
-    whichever archive or folder they come from. Raises DataError for an image that does not decode, an empty
-    class, and images of different size or different number of channels where none was asked for.
+    Within a class the rows are sorted by their bytes, so that the same images make the same arrays, whichever
+    archive or folder they come from. Raises DataError for an image that does not decode, an empty class, and
+    images that differ in size or number of channels if `decoding` sets none.
     """
     empty = [name for name, members in files.items() if not members]
     if empty or not files:
-        raise DataError(f"class {empty[0]!r} holds no image" if empty else "no image found")
+        raise DataError(f"class {empty[0]!r} has no image" if empty else "no image found")
     counts = tuple(len(members) for members in files.values())
     decoded = (
         (label, decode(label, read(), decoding)) for members in files.values() for label, read in members
@@ -69,7 +69,7 @@ def load_images(files: Mapping[str, Sequence[File]], decoding: Decoding) -> Imag
 
 
 def take(images: ImageClasses, classes: Sequence[str]) -> ClassDataset:
-    """Return the named classes, in that order, in host memory (a view where they lie one after the other)."""
+    """Return the named classes, in that order, in host memory: a view if they are adjacent and in order."""
     position = {name: index for index, name in enumerate(images.classes)}
     chosen = np.array([position[name] for name in classes])
     all_counts = np.array(images.counts)
@@ -82,8 +82,8 @@ def take(images: ImageClasses, classes: Sequence[str]) -> ClassDataset:
     return ClassDataset(examples, offsets.astype(np.int32), counts.astype(np.int32))  # type: ignore[arg-type]
 
 
-def check_complete(images: ImageClasses, classes: Sequence[str], number: int, where: Path) -> None:
-    """Raise DataError unless `images` holds all `classes`, with `number` images each."""
+def check_image_counts(images: ImageClasses, classes: Sequence[str], number: int, where: Path) -> None:
+    """Raise DataError unless `images` has all `classes`, with `number` images each."""
     counts = dict(zip(images.classes, images.counts))
     if missing := [name for name in classes if name not in counts]:
         raise DataError(
@@ -103,7 +103,7 @@ def check_complete(images: ImageClasses, classes: Sequence[str], number: int, wh
 def decode(label: str, raw: bytes | np.ndarray, decoding: Decoding) -> np.ndarray:
     """Decode one image, the bytes of a file or pixels [height, width, 3], to uint8 [height, width, channel].
 
-    Raises DataError naming `label` where it does not decode.
+    Raises DataError, which names `label`, if it does not decode.
     """
     try:
         if isinstance(raw, np.ndarray):
@@ -121,11 +121,11 @@ def decode(label: str, raw: bytes | np.ndarray, decoding: Decoding) -> np.ndarra
 def _pixels(image: Image.Image, decoding: Decoding) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}")
-    grey = image.mode in ("1", "L", "LA") if decoding.colour is None else not decoding.colour
-    image = image.convert("L" if grey else "RGB")  # before resizing: 1-bit images have no shades to average
+    gray = image.mode in ("1", "L", "LA") if decoding.color is None else not decoding.color
+    image = image.convert("L" if gray else "RGB")  # before resizing: 1-bit images have no shades to average
     if decoding.size is not None and image.size != (decoding.size, decoding.size):
         image = image.resize((decoding.size, decoding.size), _FILTERS[decoding.filter])
-    pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    pixels = np.asarray(image).reshape(image.height, image.width, -1)  # [height, width, channel]
     return 255 - pixels if decoding.invert else pixels
 
 
@@ -134,4 +134,4 @@ def _mixed(first_label: str, first: np.ndarray, label: str, image: np.ndarray) -
     if image.shape[:2] != first.shape[:2]:
         sizes = f"{first.shape[0]}x{first.shape[1]} and {image.shape[0]}x{image.shape[1]}"
         return DataError(f"images differ in size ({sizes})", where, "give an image size")
-    return DataError("grey and colour images are mixed", where, "say which with colour=False or colour=True")
+    return DataError("gray and color images are mixed", where, "choose with color=False or color=True")

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.data.source import SPLITS, Dataset, DatasetInfo, Sampler, check_split
+from jmeta.data.sources.authors import LICENSES
 from jmeta.types import Batch, Key, Task
 
 Range = tuple[float, float]
 
 
-class _Draw(NamedTuple):
+class _WaveDraw(NamedTuple):
     """The static part of the sampler: equal settings compare equal, so that jit compiles them once."""
 
     shot: int
@@ -47,7 +48,7 @@ def sinusoids(
     """Make the sampler of sine-wave regressions of Finn et al. (2017, section 5.1).
 
     `sampler(key) -> Task` with support x, y [shot, 1] and query x, y [query, 1], float32, without noise:
-    y = A sin(x - phase), where A, phase (radians) and each x are uniform in the ranges given. Huisman et al.
+    y = A sin(x - phase), with A, phase (radians) and each x uniform in their ranges. Huisman et al.
     (2022) write A sin(x + p), p in 0..pi: phase=(-math.pi, 0.0). Raises ValueError for a shot or query below
     1 and for a range that is not (low, high).
     """
@@ -57,18 +58,18 @@ def sinusoids(
     for name, bounds in {"amplitude": amplitude, "phase": phase, "x": x}.items():
         if len(bounds) != 2 or not bounds[0] <= bounds[1]:
             raise ValueError(f"sinusoids: {name} is {bounds}; expected (low, high)")
-    return jax.tree_util.Partial(_Draw(shot, query, amplitude, phase, x))
+    return jax.tree_util.Partial(_WaveDraw(shot, query, amplitude, phase, x))
 
 
-def dataset() -> Dataset:
+def sinusoid_dataset() -> Dataset:
     """Make the data set of sine waves; every split draws from the one distribution.
 
     `episodes(split, shot=, query=)` takes the options of `sinusoids`.
     """
     info = DatasetInfo(
         name="sinusoid",
-        licence="Apache-2.0 (made by jmeta)",
-        split="procedural: each split is the whole distribution, told apart by the keys of its tasks",
+        license=LICENSES["sinusoid"],
+        split="procedural: each split is the whole distribution, with task keys of its own",
         classes={},
         shape=(1,),
         notes=("y = A sin(x - phase), A in 0.1..5, phase in 0..pi, x in -5..5 (Finn et al. 2017)",),

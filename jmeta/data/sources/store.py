@@ -1,4 +1,4 @@
-"""Reading a folder tree or a zip archive alike, without unpacking anything."""
+"""Folder trees and zip archives, read alike and without unpacking anything."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".
 
 
 class Store(NamedTuple):
-    """Files under one roof: `where` it is, the image `files` and all `folders` (relative names with "/",
-    sorted), and `read(name) -> bytes`."""
+    """A folder tree or an archive: its path `where`, the image `files` and all `folders` (relative names with
+    "/", sorted), and `read(name) -> bytes`."""
 
     where: Path
     files: tuple[str, ...]
@@ -33,8 +33,8 @@ class Store(NamedTuple):
 def open_store(path: Path) -> Store:
     """List the images of a folder tree or a zip archive.
 
-    Hidden files, and files of other types, are passed over. Raises DataError for what is missing, cannot be
-    read, is no zip archive, is truncated, or holds the same name twice.
+    Hidden files, and files of other types, are skipped. Raises DataError for a path that is missing, cannot
+    be read, is neither a folder nor a zip archive, is truncated, or contains the same name twice.
     """
     try:
         return _folder(path) if path.is_dir() else _zip(path)
@@ -80,7 +80,7 @@ def _zip(path: Path) -> Store:
     files = [name for name in names if not name.endswith("/")]
     twice = [name for name, number in Counter(files).items() if number > 1]
     if twice:
-        raise DataError(f"the archive holds {twice[0]!r} more than once", path, "make the archive anew")
+        raise DataError(f"the archive has {twice[0]!r} more than once", path, "make the archive anew")
     folders = {name.rstrip("/") for name in names if name.endswith("/")}
     for name in {name.rpartition("/")[0] for name in files}:
         folders.update(parent.as_posix() for parent in (PurePosixPath(name), *PurePosixPath(name).parents))

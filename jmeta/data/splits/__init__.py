@@ -11,14 +11,14 @@ from typing import Any
 ClassSplit = dict[str, tuple[str, ...]]
 
 
-def read(name: str) -> dict[str, Any]:
-    """Return the list `name`, for instance "cifar_fs", as it is kept: a dictionary."""
+def read_lists(name: str) -> dict[str, Any]:
+    """Read the file `name`, for instance "cifar_fs", as it stands: a dictionary."""
     return json.loads(resources.files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
 
 
-def published(name: str) -> ClassSplit:
-    """Return a published split, class names by "train", "validation" and "test" as far as it has them."""
-    lists = read(name)
+def published_split(name: str) -> ClassSplit:
+    """Return a published split: class names by "train", "validation" and "test", as far as it has them."""
+    lists = read_lists(name)
     return {
         split: tuple(lists[key])
         for split, key in (("train", "train"), ("validation", "val"), ("test", "test"))
@@ -26,21 +26,21 @@ def published(name: str) -> ClassSplit:
     }
 
 
-def lake() -> ClassSplit:
+def lake_split() -> ClassSplit:
     """Return the background/evaluation split of Omniglot (Lake et al. 2015).
 
-    A tenth of the background classes validate, chosen by `by_seed` with seed 0.
+    A tenth of the background classes validate, chosen by `split_by_seed` with seed 0.
     """
-    lists = published("omniglot_lake")
-    background = by_seed(lists["train"], 0, {"train": 0.9, "validation": 0.1})
+    lists = published_split("omniglot_lake")
+    background = split_by_seed(lists["train"], 0, {"train": 0.9, "validation": 0.1})
     return {**background, "test": lists["test"]}
 
 
-def by_seed(classes: Iterable[str], seed: int, shares: dict[str, float]) -> ClassSplit:
+def split_by_seed(classes: Iterable[str], seed: int, shares: dict[str, float]) -> ClassSplit:
     """Divide class names by a rule that depends on nothing but the names, the seed and the shares.
 
     The classes are ordered by the SHA-256 of "<seed>:<name>"; the last of `shares` takes its share of them
-    (rounded to the nearest number, at least one) first, and the first of `shares` what is left.
+    (rounded to the nearest number, at least one) first, and the first of `shares` takes the rest.
     """
     ranked = sorted(classes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
     total, split = len(ranked), {}

@@ -1,0 +1,69 @@
+"""The settings of a run, resolved once, and the entry point that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
+
+from experiments.errors import UsageError
+from experiments.flags import Flag
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Settings(Mapping):
+    """Flag values by name, resolved once and immutable; readable as attributes too."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]):
+        object.__setattr__(self, "_values", dict(values))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"there is no flag --{name} here") from None
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"settings are resolved once; --{name} cannot be set to {value!r}")
+
+    def take(self, *names: str) -> dict[str, Any]:
+        """Take the values of these names, but for flags that this entry point does not have."""
+        return {name: self._values[name] for name in names if name in self._values}
+
+
+class Experiment(NamedTuple):
+    """An entry point.
+
+    `flags` in the order of `--help`; `main(run) -> exit status` (see `experiments.runner.Run`), or, if there
+    is no flag `workdir`, `main(settings)`; `presets`, name -> values; `algorithms`, name -> the flags that
+    are its own; `defaults(**values of its arguments)`, the default row of an algorithm or a dataset.
+    """
+
+    name: str
+    summary: str
+    flags: Mapping[str, Flag]
+    main: Callable[[Any], int]
+    presets: Mapping[str, Mapping[str, Any]] = _NONE
+    algorithms: Mapping[str, tuple[str, ...]] = _NONE
+    defaults: Callable[..., Mapping[str, Any]] = lambda: {}
+
+
+def parse_drops(text: str) -> tuple[tuple[int, float], ...]:
+    """Read `--learning_rate_drops`: "20000:0.006,40000:0.0012" as ((20000, 0.006), (40000, 0.0012))."""
+    try:
+        pairs = [part.split(":") for part in text.split(",") if part]
+        return tuple((int(step), float(rate)) for step, rate in pairs)
+    except ValueError:
+        raise UsageError(f"--learning_rate_drops={text}; expected step:rate,step:rate") from None

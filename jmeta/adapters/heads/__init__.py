@@ -1,0 +1,1 @@
+"""Heads: what is fitted to the features of one task, one page each."""

@@ -1,0 +1,1 @@
+"""Streams drawn on the device: delayed labels, one class after another, MNIST's tasks, OSAKA."""

@@ -1,0 +1,1 @@
+"""Adaptation in continuous time: the gradient flow of a linear classifier (COMLN)."""

@@ -1,0 +1,267 @@
+"""Everything that is built by name: models, rules, heads, adapters, memories, online learners, datasets.
+
+A spec is plain JSON: a name, and keyword arguments of the factory of that name. An argument that is itself a
+spec is built first; its key says of which kind it is:
+
+    {"name": "gradient", "model": {"name": "conv4", "filters": 64, "head": 5}, "inner_steps": 5,
+     "loss": {"name": "cross_entropy"}, "rule": {"name": "sgd", "rate": 0.01}}
+
+Nothing is imported before it is built, so that MAML needs neither an ODE solver nor a memory. Adding an
+algorithm is a page and a line here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+
+class Entry(NamedTuple):
+    """A factory by name.
+
+    `factory`: "module:function" below jmeta. `settings`: the keyword arguments that stand for themselves, as
+    plain values that a flag or a spec sets. `fixed`: the keyword arguments that make it what its name says.
+    """
+
+    factory: str
+    settings: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = MappingProxyType({})
+
+
+MODELS = {
+    "conv4": Entry("models.conv4:conv4", ("filters", "normalize_features", "padded", "initialize")),
+    "conv_encoder": Entry("models.conv_encoder:conv_encoder", ("filters", "padded", "initialize")),
+    "residual_encoder": Entry("models.residual_encoder:residual_encoder", ("filters",)),
+    "resnet12": Entry("models.resnet12:resnet12", ("drop_block", "global_pool", "normalize_features")),
+    "mlp": Entry("models.mlp:mlp", ("normalize_features", "initialize")),
+    "identity": Entry("models.identity:identity"),
+    "resnet20": Entry("models.resnet20:resnet20"),
+    "cl_resnet20": Entry("models.resnet20:resnet20", fixed={"recurrent": True}),
+    "vgg11": Entry("models.vgg11:vgg11"),
+    "cl_vgg11": Entry("models.vgg11:vgg11", fixed={"recurrent": True}),
+}
+RULES = {
+    "sgd": Entry("rules.sgd:sgd", ("rate", "learn", "steps")),
+    "adam": Entry("rules.optax_bridge:adam", ("rate",)),
+    "masked_sgd": Entry("rules.masked_sgd:masked_sgd", ("rate",)),
+    "rectified_sgd": Entry("rules.masked_sgd:rectified_sgd", ("rate",)),
+    "turtle": Entry(
+        "rules.turtle:turtle_of_equal_layers",
+        ("hidden_layers", "hidden_units", "inputs", "decay", "preprocess", "learn_rates"),
+    ),
+    "meta_lstm": Entry("rules.meta_lstm:meta_lstm", ("hidden_units", "inputs", "gradient_divisor")),
+    "clip_gradients": Entry("rules.clip_gradients:clip_gradients", ("limit",)),
+}
+HEADS = {
+    "comln": Entry(
+        "adapters.heads.comln:comln_head",
+        ("horizon", "learn_horizon", "task_horizon", "initial_scale", "method", "solver", "step_size", "rtol",
+         "atol", "ridge", "solver_steps"),
+    ),
+    "anil": Entry(
+        "adapters.heads.anil:anil_head", ("inner_lr", "inner_steps", "test_inner_steps", "order", "remat")
+    ),
+    "protonet": Entry("adapters.heads.protonet:protonet"),
+    "r2d2": Entry("adapters.heads.r2d2:r2d2", ("penalty", "learn_penalty", "scale")),
+}  # fmt: skip
+_MAML = ("inner_lr", "inner_steps", "test_inner_steps", "order", "remat", "norm")
+_TRANSFER = ("inner_lr", "inner_steps", "adapt_batch")
+ADAPTERS = {
+    "on_features": Entry("adapters.on_features:on_features", ("norm",)),
+    "gradient": Entry("adapters.named:by_rule", _MAML[1:]),
+    "maml": Entry("adapters.named:maml", _MAML),
+    "fomaml": Entry(
+        "adapters.named:maml", ("inner_lr", "inner_steps", "test_inner_steps", "norm"),
+        {"order": "first", "remat": "none"},
+    ),
+    "oml": Entry("adapters.oml:oml", ("filters", "hidden", "order")),
+    "anml": Entry("adapters.anml:anml", ("filters", "modulator_filters", "order")),
+    "from_memory": Entry("adapters.from_memory:from_memory", ("remat_every", "truncate_every")),
+    "metacog": Entry("adapters.metacog:metacog", (*_MAML[:2], "order", "mask_initial", "mask_penalty")),
+    "plain": Entry("adapters.plain:plain"),
+    "scratch": Entry("adapters.transfer:scratch", _TRANSFER),
+    "finetune": Entry("adapters.transfer:finetune", _TRANSFER),
+    "baseline_pp": Entry("adapters.transfer:finetune", _TRANSFER, {"cosine": True}),
+    "standardize_inputs": Entry("outer.standardize:standardize_inputs"),
+}
+MEMORIES = {
+    "cl_lstm": Entry("memory.cl_lstm:cl_lstm", ("filters", "hidden", "inject", "skip")),
+    "lstm": Entry("memory.lstm:lstm", ("hidden",)),
+    "cnn_lstm": Entry("memory.lstm:lstm", ("hidden",)),
+    "cnn_f_lstm": Entry("memory.lstm:lstm", ("hidden",), {"frozen": True}),
+    "ntm": Entry("memory.ntm:ntm", ("hidden",)),
+    "apl": Entry("memory.apl:apl", ("delay",)),
+    "opn": Entry("memory.prototypes:opn", ("delay",)),
+    "cpm": Entry("memory.prototypes:cpm", ("delay", "hidden")),
+}
+_META_REPLAY = ("glances", "capacity", "replay", "clip_norm", "meta_loss")
+_BELIEF = ("learning_rate", "deviation", "samples")
+_PHASES = ("threshold", "modulation", "prolonged", "restart")
+# Built on a model up to sparse_la_maml, and on an adapter from online_adam on.
+ONLINE = {
+    "sgd": Entry("online.sgd:online_sgd", ("learning_rate",)),
+    "er": Entry("online.experience_replay:experience_replay", ("learning_rate", "capacity", "replay")),
+    "gem": Entry("online.gem:gem", ("learning_rate", "margin", "slots", "clip_norm")),
+    "agem": Entry("online.agem:agem", ("learning_rate", "slots", "replay")),
+    "mer": Entry(
+        "online.mer:mer", ("learning_rate", "within", "across", "replay_batches", "capacity", "replay")
+    ),
+    "la_maml": Entry("online.la_maml:la_maml", ("initial_rate", "rate_learning_rate", *_META_REPLAY)),
+    "la_maml_sync": Entry(
+        "online.la_maml:la_maml_sync",
+        ("initial_rate", "rate_learning_rate", "learning_rate", *_META_REPLAY),
+    ),
+    "replay_maml": Entry("online.replay_maml:replay_maml", ("inner_rate", "learning_rate", *_META_REPLAY)),
+    "sparse_la_maml": Entry(
+        "online.sparse_la_maml:sparse_la_maml",
+        ("rate", "mask_learning_rate", "initial_score", *_META_REPLAY),
+    ),
+    "online_adam": Entry("online.online_adam:online_adam"),
+    "frozen": Entry("online.frozen:frozen"),
+    "bgd": Entry("online.bgd:bgd", _BELIEF),
+    "meta_bgd": Entry("online.meta_bgd:meta_bgd", _BELIEF),
+    "c_maml": Entry("online.c_maml:c_maml", _PHASES),
+}
+_INNER = ("inner_lr", "inner_steps", "order")
+_SPARSE = ("learning_rate", "mask_learning_rate", *_INNER, *_PHASES)
+OSAKA = {
+    "online_adam": Entry("online.osaka_methods:osaka_online_adam", ("learning_rate",)),
+    "finetuning": Entry("online.osaka_methods:osaka_finetuning", ("learning_rate", "order")),
+    "maml": Entry("online.osaka_methods:osaka_maml", ("learning_rate", *_INNER)),
+    "anil": Entry("online.osaka_methods:osaka_anil", ("learning_rate", *_INNER)),
+    "bgd": Entry("online.osaka_methods:osaka_bgd", _BELIEF),
+    "metacog": Entry(
+        "online.osaka_methods:osaka_metacog", (*_BELIEF, *_INNER, "mask_initial", "mask_penalty")
+    ),
+    "metabgd": Entry("online.osaka_methods:osaka_metabgd", (*_BELIEF, *_INNER)),
+    "c_maml": Entry("online.osaka_methods:osaka_c_maml", ("learning_rate", *_INNER, "learn_rates", *_PHASES)),
+    "sparse_c_maml": Entry("online.osaka_methods:osaka_sparse_c_maml", _SPARSE),
+    "sparse_relu_c_maml": Entry(
+        "online.osaka_methods:osaka_sparse_c_maml", _SPARSE, fixed={"rectified": True}
+    ),
+}
+_IMAGES = ("data_dir", "image_size", "cache")
+DATASETS = {
+    "glyphs": Entry("data.sources.glyphs:glyph_dataset"),
+    "sinusoid": Entry("data.sources.sinusoid:sinusoid_dataset"),
+    "omniglot": Entry("data.sources.omniglot:omniglot", (*_IMAGES, "split", "download")),
+    "cifar10": Entry("data.sources.cifar:cifar10", (*_IMAGES, "download")),
+    "cifar100": Entry("data.sources.cifar:cifar100", (*_IMAGES, "download")),
+    "cifar_fs": Entry("data.sources.cifar:cifar_fs", (*_IMAGES, "download")),
+    "fc100": Entry("data.sources.cifar:fc100", (*_IMAGES, "download")),
+    "mini_imagenet": Entry("data.sources.class_folders:mini_imagenet", _IMAGES),
+    "tiered_imagenet": Entry("data.sources.class_folders:tiered_imagenet", _IMAGES),
+    "cub": Entry("data.sources.class_folders:cub", _IMAGES),
+    "mnist": Entry("data.sources.mnist:mnist", ("data_dir", "download")),
+    "fashion_mnist": Entry("data.sources.mnist:fashion_mnist", ("data_dir", "download")),
+    "folder": Entry("data.sources.folder:folder", (*_IMAGES, "split", "seed", "color")),
+    "features": Entry("data.sources.features:features", ("data_dir", "split", "seed")),
+}
+# Of data sets that are read: find their files, without loading them.
+LOCATORS = {
+    "omniglot": Entry("data.sources.omniglot:locate_omniglot"),
+    **{name: Entry("data.sources.cifar:locate_cifar", fixed={"name": name})
+       for name in ("cifar10", "cifar100", "cifar_fs", "fc100")},
+    **{name: Entry("data.sources.class_folders:locate_class_folders", fixed={"name": name})
+       for name in ("mini_imagenet", "tiered_imagenet", "cub")},
+    **{name: Entry("data.sources.mnist:locate_mnist", fixed={"name": name})
+       for name in ("mnist", "fashion_mnist")},
+    "features": Entry("data.sources.features:locate_features"),
+}  # fmt: skip
+DOWNLOADERS = {
+    "tensorflow_datasets": Entry("data.sources.download:prepare_dataset", ("archives", "data_dir")),
+}
+LOSSES = {
+    "cross_entropy": Entry("losses:cross_entropy"),
+    "mean_squared_error": Entry("losses:mean_squared_error"),
+}
+METRICS = {
+    "accuracy": Entry("metrics:accuracy"),
+    "accuracy_and_by_subtask": Entry("metrics:accuracy_and_by_subtask"),
+    "squared_error": Entry("metrics:squared_error"),
+    "stream_accuracy": Entry("memory.readout:stream_accuracy"),
+}
+OPTIMIZERS = {
+    "sgd": Entry("outer.optimizer:optimizer", fixed={"name": "sgd"}),
+    "adam": Entry("outer.optimizer:optimizer", fixed={"name": "adam"}),
+}
+LEARNERS = {
+    "learner": Entry("outer.learner:learner"),
+    "skip_nonfinite": Entry("outer.skip_nonfinite:skip_nonfinite"),
+    "vmap_seeds": Entry("outer.seeds:vmap_seeds"),
+}
+TASK_GRADS = {"clip_task_gradients": Entry("outer.estimators:clip_task_gradients")}
+
+REGISTRY: dict[str, dict[str, Entry]] = {
+    "model": MODELS, "rule": RULES, "head": HEADS, "adapter": ADAPTERS, "memory": MEMORIES, "online": ONLINE,
+    "osaka": OSAKA, "dataset": DATASETS, "locator": LOCATORS, "downloader": DOWNLOADERS, "loss": LOSSES,
+    "metrics": METRICS, "optimizer": OPTIMIZERS, "learner": LEARNERS, "task_grad": TASK_GRADS,
+}  # fmt: skip
+# The keys of a spec whose values are specs, beside those that are called as their kind.
+_KIND_OF_KEY = {
+    "body": "model", "encoder": "model", "test_rule": "rule", "test_loss": "loss", "tx": "optimizer",
+}  # fmt: skip
+# An outer loop takes any of these.
+_ADAPTERS = ("adapter", "memory", "model")
+# Kinds whose entries are functions of data, not factories of them.
+_FUNCTIONS = ("loss", "metrics")
+
+
+def entry(kind: str, name: str) -> Entry:
+    """Look up a name among the entries of a kind; of "adapter", among memories and models too.
+
+    Raises ValueError for an unknown name, with the nearest known ones.
+    """
+    kinds = _ADAPTERS if kind == "adapter" else (kind,)
+    entries = {known: named for of in kinds for known, named in REGISTRY[of].items()}
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, 3) or entries
+        raise ValueError(f"no {kind} is called {name!r}; expected one of {', '.join(near)}")
+    return entries[name]
+
+
+def factory(kind: str, name: str) -> Callable[..., Any]:
+    """Import the factory of a name, with the keyword arguments that make it what the name says."""
+    named = entry(kind, name)
+    module, _, function = named.factory.partition(":")
+    return functools.partial(getattr(import_module(f"jmeta.{module}"), function), **named.fixed)
+
+
+def parameters(kind: str, name: str) -> tuple[str, ...]:
+    """List the arguments that the factory of a name takes, those that it forwards included."""
+    named = entry(kind, name)
+    keywords = inspect.signature(factory(kind, name)).parameters
+    own = [word for word in keywords if keywords[word].kind is not inspect.Parameter.VAR_KEYWORD]
+    return tuple(dict.fromkeys((*own, *named.settings)))
+
+
+def build(spec: Mapping[str, Any], kind: str = "adapter", **objects: Any) -> Any:
+    """Build what a spec describes, its parts first.
+
+    Args:
+      spec: {"name": name, argument: value, ...}; values that are specs are built too.
+      kind: the kind of `spec`, a key of `REGISTRY`.
+      **objects: further keyword arguments of the outermost factory, such as arrays, which a spec cannot hold.
+
+    Returns:
+      What the factory returns; of a loss or metric the function itself, with the spec's settings.
+
+    Raises:
+      ValueError: for an unknown name, TypeError for an argument that the factory does not have.
+    """
+    parts = {
+        key: build(value, _KIND_OF_KEY.get(key, key)) if _is_spec(key, value) else value
+        for key, value in spec.items()
+        if key != "name"
+    }
+    function = functools.partial(factory(kind, spec["name"]), **parts, **objects)
+    return function if kind in _FUNCTIONS else function()
+
+
+def _is_spec(key: str, value: Any) -> bool:
+    return _KIND_OF_KEY.get(key, key) in REGISTRY and isinstance(value, Mapping)

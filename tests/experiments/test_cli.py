@@ -1,0 +1,295 @@
+"""The command line's contract: flags, presets, identity, exit codes. Nothing here needs jax."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments import comln, few_shot, flags, maml
+from experiments.cli import help_text, launch, parse, unused_flags
+from experiments.errors import UsageError, as_flags
+from experiments.flags import Flag
+from experiments.settings import Experiment, parse_drops
+from experiments.workdir import default_workdir, run_identity, strict, write_json
+from jmeta import registry
+
+TOY = Experiment(
+    name="toy",
+    summary="A toy.",
+    flags=flags.pick("steps", "seed", "shot", "workdir", "preset", "data_dir", defaults={"steps": 7},
+                     when={"shot": (flags.Unless("color", ("red",), "toys have no shots"),)})
+    | {"color": Flag("enum", "red", "a color", ("red", "blue"))},
+    main=lambda run: 0,
+    presets={"table1": {"steps": 100, "color": "blue"}},
+)  # fmt: skip
+
+
+def parsed(*arguments):
+    return parse(TOY, ["toy", *arguments])
+
+
+@pytest.fixture(autouse=True)
+def runs_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def exit_status(experiment, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        launch(experiment, ["toy", *arguments])
+    return caught.value.code
+
+
+def test_explicit_flags_go_before_the_preset_and_that_before_defaults():
+    assert (parsed().steps, parsed().color) == (7, "red")
+    settings = parsed("--preset=table1", "--steps=3")
+    assert (settings.steps, settings.color, settings.seed) == (3, "blue", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stesp=3"], "stesp"),
+        (["--steps=many"], "many"),
+        (["--color=green"], "green"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--preset=table9"], "no such preset"),
+        (["--shot=2"], "toys have no shots"),
+        (["--steps=-1"], "--steps=-1; expected at least 0"),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_exit_2(arguments, message, capsys):
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
+        parsed(*arguments)
+    assert exit_status(TOY, *arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and message in printed.err
+
+
+def test_a_bug_is_not_dressed_up_as_a_usage_error():
+    def run(_):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        launch(TOY._replace(main=run), ["toy"])
+
+
+def test_exit_codes_of_the_contract():
+    from jmeta.data.errors import DataError
+    from jmeta.outer.checkpoint import IdentityError
+    from jmeta.outer.finite import NonFiniteError
+
+    for error, code in ((DataError("missing"), 2), (IdentityError("other"), 2), (NonFiniteError("nan"), 3)):
+
+        def run(_, error=error):
+            raise error
+
+        assert exit_status(TOY._replace(main=run)) == code
+    assert exit_status(TOY._replace(main=lambda run: 143)) == 143
+
+
+def test_the_identity_is_what_changes_the_numbers(tmp_path):
+    base = run_identity(TOY, parsed())
+    assert base == run_identity(TOY, parsed("--steps=100", "--workdir=w", "--data_dir=d"))
+    assert base != run_identity(TOY, parsed("--seed=1"))
+    assert "chunk" not in run_identity(comln.EXPERIMENT, parse(comln.EXPERIMENT, ["comln", "--chunk=2"]))
+    assert base != run_identity(TOY._replace(name="other"), parsed())
+    assert default_workdir(TOY, parsed("--workdir=w")).name == "w"
+    assert default_workdir(TOY, parsed()) == default_workdir(TOY, parsed("--steps=9"))
+    assert default_workdir(TOY, parsed()) != default_workdir(TOY, parsed("--seed=1"))
+
+
+def test_a_preset_and_its_values_spelled_out_are_the_same_run():
+    spelled_out = parsed("--steps=100", "--color=blue")
+    assert run_identity(TOY, parsed("--preset=table1")) == run_identity(TOY, spelled_out)
+
+
+def test_json_is_written_whole(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"steps": 1})
+    write_json(path, {"steps": 2})
+    assert json.loads(path.read_text()) == {"steps": 2}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_json_has_no_infinity(tmp_path):
+    path = tmp_path / "config.json"
+    write_json(path, {"flags": {"horizon": float("inf"), "drops": [(1, float("-inf"))], "ok": True}})
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    assert json.loads(path.read_text(), parse_constant=refuse) == {
+        "flags": {"horizon": "inf", "drops": [[1, "-inf"]], "ok": True}
+    }
+    assert strict(float("nan")) == "nan"
+    settings = parse(comln.EXPERIMENT, ["comln", "--horizon=inf", "--ridge=0.1"])
+    assert run_identity(comln.EXPERIMENT, settings)["horizon"] == "inf"
+
+
+def test_the_library_speaks_of_arguments_and_an_entry_point_of_flags(capsys):
+    say = lambda message: as_flags(message, comln.EXPERIMENT.flags)  # noqa: E731
+    assert say("with data_dir or JMETA_DATA") == "with --data_dir or JMETA_DATA"
+    assert say("allow the download with download=True") == "allow the download with --download"
+    assert say("lower way or use rotations=True") == "lower way or use --rotations"
+    assert say("image_size is 3, horizon=2.0") == "--image_size is 3, --horizon=2.0"
+    for untouched in ("--data_dir=x", "/tmp/data_dir/x", "log_horizon is nan", "the seed of a split",
+                      "--grid=image_size=3,solver_steps=1:2", "each of 'image_size'"):  # fmt: skip
+        assert say(untouched) == untouched
+
+    def run(_):
+        from jmeta.data.errors import DataError
+
+        raise DataError("no data found", "/x", "name the folder with data_dir")
+
+    assert exit_status(TOY._replace(main=run)) == 2
+    assert "with --data_dir" in capsys.readouterr().err
+
+
+def test_help_explains_the_choices_that_are_left():
+    text = help_text(comln.EXPERIMENT)
+    assert "sinusoid" not in text and "per_step" not in text
+    text = help_text(maml.EXPERIMENT)
+    assert "\n      per_step: running averages of each inner step\n" in text
+
+
+def test_learning_rate_drops():
+    assert parse_drops("20:0.5,30:0.1") == ((20, 0.5), (30, 0.1))
+    assert parse_drops("") == ()
+    with pytest.raises(UsageError, match="expected step:rate"):
+        parse_drops("20")
+
+
+@pytest.mark.parametrize("experiment", [comln.EXPERIMENT, maml.EXPERIMENT, few_shot.EXPERIMENT])
+def test_every_preset_parses_and_every_flag_is_explained(experiment):
+    text = help_text(experiment)
+    for name, flag in experiment.flags.items():
+        assert f"--{name}: " in text and flag.help in text
+    for name, values in experiment.presets.items():
+        settings = parse(experiment, [experiment.name, f"--preset={name}"])
+        assert {flag: getattr(settings, flag) for flag in values} == values
+        unused = unused_flags(experiment, settings)
+        assert not unused.keys() & values.keys(), f"{name} sets flags without a meaning"
+
+
+def test_comln_has_a_preset_for_each_of_its_published_rows():
+    from jmeta.report.published import published_rows
+
+    rows = published_rows(method="COMLN")
+    assert len(rows) == sum(name.startswith("table") for name in comln.EXPERIMENT.presets) == 14
+
+
+@pytest.mark.parametrize(
+    ("preset", "accuracy"),
+    [
+        ("table2_mini_imagenet_conv4_1shot", 53.01),
+        ("table2_tiered_imagenet_resnet12_5shot", 81.13),
+        ("table4_rk_5shot", 70.54),
+        ("table4_euler_5shot", 70.50),
+        ("table5_1shot", 50.39),
+    ],
+)
+def test_a_preset_knows_its_published_row(preset, accuracy):
+    from jmeta.report.published import row_for
+
+    settings = parse(comln.EXPERIMENT, ["comln", f"--preset={preset}"])
+    assert row_for(**few_shot.published_row("comln", settings))["accuracy"]["mean"] == accuracy
+
+
+def test_data_without_a_published_row_has_none():
+    from jmeta.report.published import row_for
+
+    settings = parse(comln.EXPERIMENT, ["comln", "--dataset=features"])
+    assert row_for(**few_shot.published_row("comln", settings)) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "flag"),
+    [
+        (comln, ["--step_size=0.1"], "step_size"),
+        (comln, ["--solver=euler", "--step_size=0.1", "--rtol=1e-3"], "rtol"),
+        (comln, ["--data_dir=somewhere"], "data_dir"),
+        (comln, ["--drop_block=0.1"], "drop_block"),
+        (comln, ["--backbone=resnet12", "--filters=8"], "filters"),
+        (comln, ["--horizon=inf", "--ridge=0.1", "--rtol=1e-3"], "rtol"),
+        (comln, ["--eval_only", "--init_from=w", "--learning_rate=1"], "learning_rate"),
+        (maml, ["--algorithm=fomaml", "--order=exact"], "order"),
+        (maml, ["--dataset=sinusoid", "--way=3"], "way"),
+        (maml, ["--remat=none"], "remat"),
+        (maml, ["--dataset=sinusoid", "--norm=running"], "norm"),
+        (comln, ["--dataset=features", "--norm=running"], "norm"),
+        (comln, ["--eval_every=0", "--validation_tasks=9"], "validation_tasks"),
+        (comln, ["--eval_only", "--init_from=w", "--seed=1"], "seed"),
+    ],
+)
+def test_a_flag_without_a_meaning_is_an_error(module, arguments, flag):
+    with pytest.raises(UsageError, match=f"--{flag}=.*has no meaning here"):
+        parse(module.EXPERIMENT, ["x", *arguments])
+
+
+def test_help_imports_neither_jax_nor_the_library():
+    code = (
+        "import sys\nfrom experiments.comln import EXPERIMENT\nfrom experiments.cli import launch\n"
+        "try:\n    launch(EXPERIMENT, ['comln', '--help'])\nexcept SystemExit as stop:\n"
+        "    assert stop.code == 0\n"
+        "heavy = {'jax', 'numpy', 'flax', 'jmeta.types'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--horizon" in done.stdout and "table2_mini_imagenet_conv4_1shot" in done.stdout
+
+
+def test_settings_are_plain_values_and_immutable():
+    settings = parsed()
+    json.dumps(dict(settings))
+    json.dumps(dict(parse(comln.EXPERIMENT, ["comln"])))
+    with pytest.raises(AttributeError, match="resolved once"):
+        settings.steps = 3
+    with pytest.raises(AttributeError, match="no flag --slots"):
+        settings.slots  # noqa: B018
+
+
+def test_a_flag_that_only_another_algorithm_has_is_refused_by_name():
+    for arguments, flag in ((["--algorithm=protonet", "--inner_lr=1"], "inner_lr"),
+                            (["--algorithm=r2d2", "--horizon=2"], "horizon"),
+                            (["--penalty=1"], "penalty")):  # fmt: skip
+        with pytest.raises(UsageError, match=f"--{flag}=.*has no meaning here"):
+            parse(few_shot.EXPERIMENT, ["few_shot", *arguments])
+
+
+def test_numbers_are_checked_by_their_flags_range():
+    for argument, words in (("--way=1", "expected at least 2"), ("--inner_lr=0", "expected more than 0"),
+                            ("--drop_block=1", "less than 1"), ("--inner_lr=inf", "finite"),
+                            ("--learning_rate=nan", "expected")):  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            parse(maml.EXPERIMENT, ["maml", "--backbone=resnet12", argument])
+    assert parse(maml.EXPERIMENT, ["maml", "--clip_norm=inf"]).clip_norm == float("inf")
+
+
+def test_the_default_row_of_an_algorithm_and_a_dataset():
+    read = lambda *arguments: parse(few_shot.EXPERIMENT, ["few_shot", *arguments])  # noqa: E731
+    assert (read().optimizer, read().learning_rate, read().meta_batch) == ("adam", 0.001, 4)
+    comln_row = read("--algorithm=comln")
+    assert (comln_row.optimizer, comln_row.learning_rate, comln_row.meta_batch) == ("sgd", 0.1, 8)
+    assert read("--algorithm=comln", "--learning_rate=0.2").learning_rate == 0.2
+    assert (read("--dataset=sinusoid").backbone, read().backbone) == ("mlp", "conv4")
+
+
+@pytest.mark.parametrize("kind", ["head", "adapter", "memory", "online"])
+def test_defaults_of_flags_are_those_of_the_factories(kind):
+    """A setting that no default row sets has one default, wherever it is written."""
+    import inspect
+
+    for name, entry in registry.REGISTRY[kind].items():
+        keywords = inspect.signature(registry.factory(kind, name)).parameters
+        for setting in entry.settings:
+            assert setting in flags.FLAGS, f"{name} has a setting {setting} that is no flag"
+            default = flags.FLAGS[setting].default
+            own = keywords[setting].default if setting in keywords else inspect.Parameter.empty
+            if default is not None and own is not inspect.Parameter.empty and setting not in ROW_SETS:
+                assert own == default, f"{name}: {setting}={own}, --{setting}={default}"
+
+
+# Settings whose defaults are by algorithm: a default row has them.
+ROW_SETS = ("learning_rate", "inner_lr", "inner_steps", "filters", "hidden", "modulator_filters", "order",
+            "clip_norm", "slots", "samples", "shot")  # fmt: skip
