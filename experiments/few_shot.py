@@ -1,7 +1,7 @@
 """Few-shot learning: meta-train and test MAML, first-order MAML, ANIL, COMLN, ProtoNet and R2D2 on episodes.
 
-Whole networks adapt by gradient steps (maml, fomaml); heads are fitted to the features of a shared network
-(anil, comln, protonet, r2d2).
+The whole network adapts by gradient steps (maml, fomaml), or a head is fitted to the features of a network
+that all tasks share (anil, comln, protonet, r2d2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from experiments.cli import launch
 from experiments.errors import UsageError
 from experiments.presets import comln as comln_paper
 from experiments.presets import maml as maml_paper
-from experiments.presets.few_shot import PAPER_NAMES, ROWS
+from experiments.presets.few_shot import PAPER_NAMES, ROWS, USUAL
 from experiments.settings import Experiment, Settings
 from jmeta import registry
 
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from experiments.runner import Run
     from jmeta.types import LearnerState
 
-WHOLE, HEADS = ("maml", "fomaml"), ("anil", "comln", "protonet", "r2d2")
-ALGORITHMS = {name: registry.entry("adapter", name).settings for name in WHOLE} | {
-    name: ("norm", *registry.entry("head", name).settings) for name in HEADS
+ALGORITHMS = {name: entry.settings for name, entry in registry.WHOLE.items()} | {
+    name: ("norm", *entry.settings) for name, entry in registry.HEADS.items()
 }
 
 
@@ -41,7 +40,7 @@ def pick_flags(algorithms: Mapping[str, tuple[str, ...]], **options: Any) -> dic
 def row(algorithm: str, dataset: str, backbone: str | None) -> dict[str, Any]:
     """Return the default row of an algorithm, and the network that suits a dataset."""
     suited = {"features": "identity", "sinusoid": "mlp"}.get(dataset, "conv4")
-    return ROWS[algorithm] | {"backbone": backbone or suited}
+    return ROWS.get(algorithm, USUAL) | {"backbone": backbone or suited}
 
 
 def main(run: Run) -> int:
@@ -70,7 +69,7 @@ def published_row(algorithm: str, settings: Settings) -> dict[str, Any]:
     embedded = (settings.preset or "").startswith("table5")
     return {
         "dataset": "mini_imagenet" if embedded else settings.dataset,
-        "method": PAPER_NAMES[algorithm],
+        "method": PAPER_NAMES.get(algorithm, algorithm),
         "backbone": "leo_embeddings" if embedded else settings.backbone,
         "way": settings.way,
         "shot": settings.shot,
@@ -81,7 +80,7 @@ def published_row(algorithm: str, settings: Settings) -> dict[str, Any]:
 def describe_adapter(run: Run, algorithm: str, regression: bool) -> dict[str, Any]:
     """Describe the adapter, or the head on features, by what its factory asks for."""
     settings, outputs = run.settings, 1 if regression else run.settings.way
-    kind = "head" if algorithm in HEADS else "adapter"
+    kind = "head" if algorithm in registry.HEADS else "adapter"
     asked = registry.parameters(kind, algorithm)
     if regression and "way" in asked:
         raise UsageError(f"--algorithm={algorithm} classifies; give another --dataset than sinusoid")
@@ -112,7 +111,8 @@ def learned_numbers(state: LearnerState) -> dict[str, float]:
     import numpy as np
 
     head = state.meta.get("head", {})
-    scalars = {name: float(leaf) for name, leaf in head.items() if np.ndim(leaf) == 0}
+    leaves = {name: leaf for name, leaf in head.items() if isinstance(leaf, (np.ndarray, np.generic))}
+    scalars = {name: float(leaf) for name, leaf in leaves.items() if leaf.ndim == 0}
     return {
         name.removeprefix("log_"): float(np.exp(value)) if name.startswith("log_") else value
         for name, value in scalars.items()

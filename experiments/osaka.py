@@ -38,6 +38,7 @@ def main(run: Run) -> int:
 
     from experiments.pretraining import pretrain_trials  # these import jax
     from jmeta.data.streams import osaka as osaka_stream
+    from jmeta.online.stream import stream_metrics
 
     settings, algorithm = run.settings, run.settings.algorithm
     every, steps, masked = settings.log_every, settings.steps, algorithm in SPARSE
@@ -113,7 +114,7 @@ def main(run: Run) -> int:
     # The accuracy over the stream
     records = stream.records  # [trial, step]
     summaries = [
-        stream_metrics({name: values[trial] for name, values in records.items()})
+        stream_metrics({name: values[trial] for name, values in records.items()}, tuple(DOMAINS))
         for trial in range(len(trials.seeds))
     ]
     best = choose(trials, summaries, "cumulative_accuracy")
@@ -132,22 +133,6 @@ def main(run: Run) -> int:
         learned=learned,
         published=published_row(settings),
     )
-
-
-def stream_metrics(records: Mapping[str, Any]) -> dict[str, float]:
-    """Compute from a trial's records [step] the cumulative accuracy in percent, overall and by domain, the
-    mean loss, and how well switches are noticed if the learner looks for them."""
-    metrics = {"cumulative_accuracy": 100 * float(records["accuracy"].mean())}
-    for index, name in enumerate(DOMAINS):
-        inside = records["domain"] == index
-        if inside.any():
-            metrics[f"cumulative_accuracy_{name}"] = 100 * float(records["accuracy"][inside].mean())
-    metrics["loss"] = float(records["loss"].mean())
-    if "detected" in records:
-        right = float((records["detected"] * records["switched"]).sum())
-        metrics["detection_precision"] = right / max(float(records["detected"].sum()), 1.0)
-        metrics["detection_recall"] = right / max(float(records["switched"].sum()) - 1, 1.0)
-    return metrics
 
 
 def published_row(settings: Settings) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _ENTRY_PO
 TABLES = {f"{paper}/{name}": table for paper in PAPERS for name, table in PAPERS[paper].tables.items()}
 
 
-class Selection(NamedTuple):
+class RowSelection(NamedTuple):
     """The presets to run: of which `experiment`, in which `output` folder, and the folders of the other
     tables of the paper, whose runs they may start from."""
 
@@ -96,7 +96,7 @@ def main(settings: Settings) -> int:
     return 0
 
 
-def select_table(name: str, output: str | None) -> Selection:
+def select_table(name: str, output: str | None) -> RowSelection:
     """Select the presets of a table, in `output` or runs/<paper>/<table>."""
     if name not in TABLES:
         near = ", ".join(difflib.get_close_matches(name, TABLES, 3) or ["sparse_maml/5", "cl_lstm/figure3"])
@@ -108,14 +108,14 @@ def select_table(name: str, output: str | None) -> Selection:
     paper, _, number = name.partition("/")
     other_folders = tuple(folder.parent / other for other in PAPERS[paper].tables if other != number)
     presets = presets_of(table, table.presets + table.more)
-    return Selection(EXPERIMENTS[table.entry_point], presets, folder, other_folders)
+    return RowSelection(EXPERIMENTS[table.entry_point], presets, folder, other_folders)
 
 
-def select_all(name: str, output: str | None) -> Selection:
+def select_all(name: str, output: str | None) -> RowSelection:
     """Select all presets of an entry point, in `output` or runs/rows."""
     if name not in EXPERIMENTS:
         raise UsageError(f"--experiment={name}: no such entry point; expected {', '.join(EXPERIMENTS)}")
-    return Selection(EXPERIMENTS[name], list(EXPERIMENTS[name].presets), Path(output or "runs/rows"))
+    return RowSelection(EXPERIMENTS[name], list(EXPERIMENTS[name].presets), Path(output or "runs/rows"))
 
 
 def presets_of(table: Table, patterns: Sequence[str]) -> list[str]:

@@ -71,14 +71,19 @@ HEADS = {
 }  # fmt: skip
 _MAML = ("inner_lr", "inner_steps", "test_inner_steps", "order", "remat", "norm")
 _TRANSFER = ("inner_lr", "inner_steps", "adapt_batch")
-ADAPTERS = {
-    "on_features": Entry("adapters.on_features:on_features", ("norm",)),
-    "gradient": Entry("adapters.named:by_rule", _MAML[1:]),
+# Whole networks that adapt to an episode, as `experiments.few_shot` runs them, beside the heads.
+WHOLE = {
     "maml": Entry("adapters.named:maml", _MAML),
     "fomaml": Entry(
-        "adapters.named:maml", ("inner_lr", "inner_steps", "test_inner_steps", "norm"),
+        "adapters.named:maml",
+        ("inner_lr", "inner_steps", "test_inner_steps", "norm"),
         {"order": "first", "remat": "none"},
     ),
+}
+ADAPTERS = {
+    **WHOLE,
+    "on_features": Entry("adapters.on_features:on_features", ("norm",)),
+    "gradient": Entry("adapters.named:by_rule", _MAML[1:]),
     "oml": Entry("adapters.oml:oml", ("filters", "hidden", "order")),
     "anml": Entry("adapters.anml:anml", ("filters", "modulator_filters", "order")),
     "from_memory": Entry("adapters.from_memory:from_memory", ("remat_every", "truncate_every")),
@@ -233,11 +238,11 @@ def factory(kind: str, name: str) -> Callable[..., Any]:
 
 
 def parameters(kind: str, name: str) -> tuple[str, ...]:
-    """List the arguments that the factory of a name takes, those that it forwards included."""
+    """List the arguments that a name leaves to a spec, those that its factory forwards included."""
     named = entry(kind, name)
     keywords = inspect.signature(factory(kind, name)).parameters
     own = [word for word in keywords if keywords[word].kind is not inspect.Parameter.VAR_KEYWORD]
-    return tuple(dict.fromkeys((*own, *named.settings)))
+    return tuple(word for word in dict.fromkeys((*own, *named.settings)) if word not in named.fixed)
 
 
 def build(spec: Mapping[str, Any], kind: str = "adapter", **objects: Any) -> Any:
@@ -252,8 +257,13 @@ def build(spec: Mapping[str, Any], kind: str = "adapter", **objects: Any) -> Any
       What the factory returns; of a loss or metric the function itself, with the spec's settings.
 
     Raises:
-      ValueError: for an unknown name, TypeError for an argument that the factory does not have.
+      ValueError: for an unknown name, or an argument that the name fixes; TypeError for an argument that the
+        factory does not have.
     """
+    fixed = entry(kind, spec["name"]).fixed
+    if overridden := fixed.keys() & ({*spec, *objects} - {"name"}):
+        facts = ", ".join(f"{word}={fixed[word]!r}" for word in sorted(overridden))
+        raise ValueError(f"{spec['name']}: {facts} is what the name says; leave {sorted(overridden)} out")
     parts = {
         key: build(value, _KIND_OF_KEY.get(key, key)) if _is_spec(key, value) else value
         for key, value in spec.items()

@@ -59,6 +59,17 @@ def test_unknown_names_are_refused_with_near_ones(spec, kind, words):
         jmeta.build(spec, kind)
 
 
+def test_what_a_name_fixes_is_not_left_to_a_spec():
+    assert "order" in registry.parameters("adapter", "maml")
+    assert not {"order", "remat"} & set(registry.parameters("adapter", "fomaml"))
+    spec = {"name": "fomaml", "model": MAML["model"], "loss": MAML["loss"]}
+    jmeta.build(spec)
+    with pytest.raises(
+        ValueError, match=r"fomaml: order='first' is what the name says; leave \['order'\] out"
+    ):
+        jmeta.build(spec | {"order": "mixed"})
+
+
 def test_one_name_may_be_of_several_kinds_but_not_among_what_an_outer_loop_takes():
     assert "sgd" in registry.RULES and "sgd" in registry.ONLINE
     assert "maml" in registry.ADAPTERS and "maml" in registry.OSAKA

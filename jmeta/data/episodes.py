@@ -57,8 +57,8 @@ def episodes(
       ValueError: if a number is out of range, a split has too few classes or a class too few examples.
     """
     counts, shape = np.asarray(dataset.counts), dataset.examples.shape[1:]
-    settings = _Settings(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
-    _check(settings, counts.size, shape)
+    plan = _EpisodePlan(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
+    _check(plan, counts.size, shape)
     if counts.min() < shot + query:
         smallest = int(counts.argmin())
         raise ValueError(
@@ -66,7 +66,7 @@ def episodes(
             f"ask for {shot + query} ({int((counts < shot + query).sum())} of {counts.size} classes are too "
             "small); lower shot or query, or leave those classes out"
         )
-    return _sampler(settings, _fetch_rows, dataset, counts.size)
+    return _sampler(plan, _fetch_rows, dataset, counts.size)
 
 
 def episodes_from(
@@ -78,9 +78,9 @@ def episodes_from(
     the class indices `chosen` [way], below `classes`; it runs inside jit and `data` is any pytree. `options`
     and errors are those of `episodes`.
     """
-    settings = _Settings(**options)
-    _check(settings, classes, tuple(shape))
-    return _sampler(settings, fetch, data, classes)
+    plan = _EpisodePlan(**options)
+    _check(plan, classes, tuple(shape))
+    return _sampler(plan, fetch, data, classes)
 
 
 def from_splits(info: DatasetInfo, splits: Mapping[str, ClassDataset]) -> Dataset:
@@ -119,8 +119,8 @@ def rotate(images: Array, turns: Array) -> Array:
     return jnp.where(turns >= 2, images[:, :, ::-1], images)
 
 
-class _Settings(NamedTuple):
-    """The static settings of an episode; the fields are the arguments of `episodes`."""
+class _EpisodePlan(NamedTuple):
+    """The static choices of an episode; the fields are the arguments of `episodes`."""
 
     way: int
     shot: int
@@ -134,32 +134,32 @@ class _Settings(NamedTuple):
 
 
 class _EpisodeDraw(NamedTuple):
-    """The static part of a sampler. Equal settings compare equal, so that jit compiles them once."""
+    """The static part of a sampler. Equal plans compare equal, so that jit compiles them once."""
 
-    settings: _Settings
+    plan: _EpisodePlan
     preparation: Preparation
     fetch: Fetch
     classes: int
 
     def __call__(self, data: PyTree, key: Key) -> Task:
-        settings = self.settings
+        plan = self.plan
         class_key, example_key, transform_key, size_key = jax.random.split(key, 4)
-        turns = 4 if settings.rotations else 1
-        classes = sample_distinct(class_key, jnp.asarray(self.classes * turns, jnp.int32), settings.way)
+        turns = 4 if plan.rotations else 1
+        classes = sample_distinct(class_key, jnp.asarray(self.classes * turns, jnp.int32), plan.way)
         # [way, shot + query, height, width, channel]
-        x = self.fetch(data, example_key, classes // turns, settings.shot + settings.query)
-        if settings.rotations:
+        x = self.fetch(data, example_key, classes // turns, plan.shot + plan.query)
+        if plan.rotations:
             x = jax.vmap(rotate)(x, classes % 4)
         rows = x.reshape(-1, *x.shape[2:])  # [way * (shot + query), height, width, channel]
         x = prepare_examples(self.preparation, transform_key, rows).reshape(x.shape)
-        support, query = _masks(settings, size_key)
-        return Task(_batch(x[:, : settings.shot], support), _batch(x[:, settings.shot :], query))
+        support, query = _masks(plan, size_key)
+        return Task(_batch(x[:, : plan.shot], support), _batch(x[:, plan.shot :], query))
 
 
-def _sampler(settings: _Settings, fetch: Fetch, data: PyTree, classes: int) -> Sampler:
-    prepare = preparation(settings.transform, settings.mean, settings.std)
-    settings = settings._replace(transform=None, mean=None, std=None)
-    return jax.tree_util.Partial(_EpisodeDraw(settings, prepare, fetch, classes), jax.device_put(data))
+def _sampler(plan: _EpisodePlan, fetch: Fetch, data: PyTree, classes: int) -> Sampler:
+    prepare = preparation(plan.transform, plan.mean, plan.std)
+    plan = plan._replace(transform=None, mean=None, std=None)
+    return jax.tree_util.Partial(_EpisodeDraw(plan, prepare, fetch, classes), jax.device_put(data))
 
 
 def _fetch_rows(dataset: ClassDataset, key: Key, classes: Array, number: int) -> Array:
@@ -168,17 +168,17 @@ def _fetch_rows(dataset: ClassDataset, key: Key, classes: Array, number: int) ->
     return jnp.asarray(dataset.examples).at[rows].get(mode="promise_in_bounds")
 
 
-def _masks(settings: _Settings, key: Key) -> tuple[Array | None, Array | None]:
+def _masks(plan: _EpisodePlan, key: Key) -> tuple[Array | None, Array | None]:
     """Mark the real rows of support [way, shot] and query [way, query]; None if all are."""
-    if settings.min_way is None and settings.min_shot is None:
+    if plan.min_way is None and plan.min_shot is None:
         return None, None
-    least_way = settings.way if settings.min_way is None else settings.min_way
-    least_shot = settings.shot if settings.min_shot is None else settings.min_shot
-    choices = jnp.array([settings.way - least_way + 1, settings.shot - least_shot + 1], jnp.int32)
+    least_way = plan.way if plan.min_way is None else plan.min_way
+    least_shot = plan.shot if plan.min_shot is None else plan.min_shot
+    choices = jnp.array([plan.way - least_way + 1, plan.shot - least_shot + 1], jnp.int32)
     way, shot = jnp.array([least_way, least_shot], jnp.int32) + uniform_below(key, choices)
-    present_classes = jnp.arange(settings.way, dtype=jnp.int32) < way
-    present_shots = jnp.arange(settings.shot, dtype=jnp.int32) < shot
-    query = jnp.broadcast_to(present_classes[:, None], (settings.way, settings.query))
+    present_classes = jnp.arange(plan.way, dtype=jnp.int32) < way
+    present_shots = jnp.arange(plan.shot, dtype=jnp.int32) < shot
+    query = jnp.broadcast_to(present_classes[:, None], (plan.way, plan.query))
     return present_classes[:, None] & present_shots[None, :], query
 
 
@@ -193,23 +193,23 @@ def _batch(x: Array, mask: Array | None) -> Batch:
     return Batch(jnp.where(real, x, 0), labels, mask.astype(jnp.float32))
 
 
-def _check(settings: _Settings, classes: int, shape: tuple[int, ...]) -> None:
+def _check(plan: _EpisodePlan, classes: int, shape: tuple[int, ...]) -> None:
     for name in ("way", "shot", "query"):
-        value = getattr(settings, name)
+        value = getattr(plan, name)
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"episodes: {name} is {value!r}; expected an integer, at least 1")
-    for name, most in {"min_way": settings.way, "min_shot": settings.shot}.items():
-        value = getattr(settings, name)
+    for name, most in {"min_way": plan.way, "min_shot": plan.shot}.items():
+        value = getattr(plan, name)
         if value is not None and not 1 <= value <= most:
             raise ValueError(f"episodes: {name} is {value}; expected 1 to {most}, the largest of an episode")
-    if settings.rotations and (len(shape) != 3 or shape[0] != shape[1]):
+    if plan.rotations and (len(shape) != 3 or shape[0] != shape[1]):
         raise ValueError(
             f"episodes: rotations ask for square images [side, side, channel], these examples are {shape}; "
             "resize them or leave rotations out"
         )
-    available = classes * (4 if settings.rotations else 1)
-    if available < settings.way:
+    available = classes * (4 if plan.rotations else 1)
+    if available < plan.way:
         raise ValueError(
-            f"episodes: way {settings.way} asks for {settings.way} classes, there are {available}; lower way"
-            + ("" if settings.rotations or len(shape) != 3 else " or use rotations=True")
+            f"episodes: way {plan.way} asks for {plan.way} classes, there are {available}; lower way"
+            + ("" if plan.rotations or len(shape) != 3 else " or use rotations=True")
         )

@@ -35,9 +35,9 @@ def preparation(
     return Preparation(transform, _static(mean), _static(std))
 
 
-def prepare_examples(settings: Preparation, key: Key, x: Array) -> Array:
+def prepare_examples(preparation: Preparation, key: Key, x: Array) -> Array:
     """Divide uint8 examples [example, ...] by 255, augment them with `key`, then normalize them."""
-    transform, mean, std = settings
+    transform, mean, std = preparation
     x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
     if transform is not None:
         x = transform(key, x)

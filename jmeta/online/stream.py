@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -129,3 +129,28 @@ def continual_metrics(matrix: np.ndarray) -> dict[str, float]:
         "backward_transfer_and_interference": retained - learning,
         "learning_accuracy": learning,
     }
+
+
+def stream_metrics(records: Mapping[str, np.ndarray], domains: Sequence[str]) -> dict[str, float]:
+    """Compute the metrics of a learner on OSAKA's stream (Caccia et al. 2020).
+
+    Args:
+      records: {name: [step]}, of each batch the "accuracy" before it was learned, the "loss", and the index
+        of its "domain"; "switched", if a new task began, and "detected", if the learner looks for switches.
+      domains: names of the domains.
+
+    Returns:
+      The cumulative accuracy in percent, overall and by domain, the mean loss, and precision and recall of
+      the detected switches.
+    """
+    metrics = {"cumulative_accuracy": 100 * float(records["accuracy"].mean())}
+    for index, name in enumerate(domains):
+        inside = records["domain"] == index
+        if inside.any():
+            metrics[f"cumulative_accuracy_{name}"] = 100 * float(records["accuracy"][inside].mean())
+    metrics["loss"] = float(records["loss"].mean())
+    if "detected" in records:
+        right = float((records["detected"] * records["switched"]).sum())
+        metrics["detection_precision"] = right / max(float(records["detected"].sum()), 1.0)
+        metrics["detection_recall"] = right / max(float(records["switched"].sum()) - 1, 1.0)
+    return metrics

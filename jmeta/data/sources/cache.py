@@ -22,15 +22,15 @@ _FORMAT = 1  # of the files and of the decoding; a change leaves the old files u
 
 def cached(
     paths: Sequence[Path],
-    settings: dict[str, Any],
+    facts: dict[str, Any],
     build: Callable[[], ImageClasses],
     cache: bool | str | os.PathLike[str] = True,
 ) -> ImageClasses:
-    """Return `build()`, or its result from an earlier call with equal `settings` and unchanged `paths`.
+    """Return `build()`, or its result from an earlier call with equal `facts` and unchanged `paths`.
 
     Args:
       paths: the files and folders that `build` reads.
-      settings: everything else that its result depends on; "name" begins the entry's name.
+      facts: everything else that its result depends on; "name" begins the entry's name.
       build: decodes the images.
       cache: the folder of the entries; True is $XDG_CACHE_HOME/jmeta (by default ~/.cache/jmeta), and False
         stores nothing.
@@ -40,8 +40,8 @@ def cached(
     """
     if cache is False:
         return build()
-    digest = _digest(paths, settings)
-    entry = (_default_folder() if cache is True else Path(cache)) / f"{settings['name']}-{digest}"
+    digest = _digest(paths, facts)
+    entry = (_default_folder() if cache is True else Path(cache)) / f"{facts['name']}-{digest}"
     images = _read(entry)
     if images is None:
         images = build()
@@ -53,8 +53,8 @@ def _default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jmeta"
 
 
-def _digest(paths: Sequence[Path], settings: dict[str, Any]) -> str:
-    hashed = hashlib.sha256(json.dumps([_FORMAT, settings], sort_keys=True).encode())
+def _digest(paths: Sequence[Path], facts: dict[str, Any]) -> str:
+    hashed = hashlib.sha256(json.dumps([_FORMAT, facts], sort_keys=True).encode())
     for path in paths:
         hashed.update(f"{path.resolve()}\n".encode())
         for name in sorted(walk(path)[0]) if path.is_dir() else [""]:
