@@ -13,7 +13,7 @@ from jmeta.data.source import DatasetInfo
 from jmeta.metrics import summarize
 
 
-def test_facts(
+def facts_of_test_tasks(
     flags: Mapping[str, Flag], settings: Mapping[str, Any], identity: Mapping[str, Any], data: DatasetInfo
 ) -> dict[str, Any]:
     """List all that decides the test tasks: the flags that have such a `fact`, and facts about the data."""

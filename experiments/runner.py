@@ -19,7 +19,7 @@ from experiments.errors import UsageError, usage_errors
 from experiments.figures import draw_episode, draw_run, draw_stream
 from experiments.origin import check_init_from, draw_task, read_origin, starting_state
 from experiments.parts import Parts, Spec
-from experiments.records import describe_device, distinguishing_words, summarize_tasks, test_facts
+from experiments.records import describe_device, distinguishing_words, facts_of_test_tasks, summarize_tasks
 from experiments.settings import Experiment, Settings
 from experiments.streams import StreamState, check_complete, learn_stream, restrict_line
 from experiments.trials import Best, Part, Trials
@@ -141,7 +141,7 @@ class Run(Parts):
             "spec": spec,
             "input": {"shape": source.info.shape, "dtype": "float32"},
             "seeds": self._seeds(),
-            "tasks": test_facts(self.experiment.flags, self.settings, self.identity, source.info),
+            "tasks": facts_of_test_tasks(self.experiment.flags, self.settings, self.identity, source.info),
         }
         with self.open_checkpoints() as checkpoints:
             checkpoints.check_identity()
