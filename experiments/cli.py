@@ -6,6 +6,7 @@ Nothing here imports jax, so that `--help` and a mistyped flag answer at once.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from absl import flags as absl_flags
 
 from experiments.errors import Interrupted, UsageError, as_flags
 from experiments.flags import range_error, unused
-from experiments.settings import Experiment, Settings, parse_drops
+from experiments.settings import Experiment, Settings, foreign_flags, parse_drops
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _DEFINE = {
@@ -118,10 +119,8 @@ def resolve(experiment: Experiment, explicit: Mapping[str, Any]) -> Settings:
 def unused_flags(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, str]:
     """Find the flags that the chosen algorithm does not have or that mean nothing here, and why."""
     algorithm = settings.get("algorithm")
-    others = {name for own in experiment.algorithms.values() for name in own}
-    own = experiment.algorithms.get(algorithm, others)
-    strangers = [name for name in experiment.flags if name in others and name not in own]
-    return unused(experiment.flags, settings) | dict.fromkeys(strangers, f"{algorithm} has none")
+    foreign = dict.fromkeys(foreign_flags(experiment, algorithm), f"{algorithm} has none")
+    return unused(experiment.flags, settings) | foreign
 
 
 def _check_preset(experiment: Experiment, settings: Settings, name: str, reason: str) -> None:
@@ -137,7 +136,8 @@ def _check_preset(experiment: Experiment, settings: Settings, name: str, reason:
 
 def help_text(experiment: Experiment) -> str:
     """Write usage, every flag with its choices and default, and the presets."""
-    lines = [f"python -m experiments.{experiment.name} [--flags]", "", experiment.summary, "", "Flags:"]
+    usage, summary = f"python -m experiments.{experiment.name} [--flags]", experiment.summary.strip()
+    lines = [usage, "", summary, "", "Flags:"]
     defaults = resolve(experiment, {})
     owners = {
         name: [algorithm for algorithm, own in experiment.algorithms.items() if name in own]
@@ -147,8 +147,10 @@ def help_text(experiment: Experiment) -> str:
         few = owners[name] and len(owners[name]) < len(experiment.algorithms)
         of = f"{', '.join(owners[name])}: " if few else ""
         choices = f" ({'|'.join(flag.choices)})" if flag.choices else ""
-        default = "" if defaults[name] in (None, "") else f" [{_as_text(defaults[name])}]"
-        lines.append(f"  --{name}: {of}{flag.help}{choices}{default}")
+        help, default = flag.help, ""
+        if defaults[name] not in (None, ""):  # instead of the hint, in brackets, at what none means
+            help, default = re.sub(r" \[[^]]*\]$", "", help), f" [{_as_text(defaults[name])}]"
+        lines.append(f"  --{name}: {of}{help}{choices}{default}")
         lines += [f"      {choice}: {flag.meanings[choice]}" for choice in flag.choices
                   if choice in flag.meanings]  # fmt: skip
     if experiment.presets:
@@ -170,7 +172,7 @@ def _as_text(value: Any) -> str:
 
 
 def _exit_status(error: Exception) -> int | None:
-    """2 for errors that the user can mend, 3 for numbers that are not finite, None for a bug."""
+    """Return 2 for errors that the user can mend, 3 for numbers that are not finite, None for a bug."""
     if isinstance(error, UsageError):
         return 2
     loaded = sys.modules

@@ -78,21 +78,21 @@ def published_row(algorithm: str, settings: Settings) -> dict[str, Any]:
 
 
 def describe_adapter(run: Run, algorithm: str, regression: bool) -> dict[str, Any]:
-    """Describe the adapter, or the head on features, by what its factory asks for."""
+    """Describe the adapter, or the head on features, by the arguments of its factory."""
     settings, outputs = run.settings, 1 if regression else run.settings.way
     kind = "head" if algorithm in registry.HEADS else "adapter"
-    asked = registry.parameters(kind, algorithm)
-    if regression and "way" in asked:
+    arguments = registry.parameters(kind, algorithm)
+    if regression and "way" in arguments:
         raise UsageError(f"--algorithm={algorithm} classifies; give another --dataset than sinusoid")
     last_layer = {"name": "mlp", "widths": [], "outputs": outputs}
-    offered = {
-        **settings,
+    available = {
+        **settings.take(*registry.entry(kind, algorithm).settings, "way", "label_smoothing"),
         "model": last_layer if kind == "head" else run.whole_network(outputs),
         "loss": loss(regression, settings.label_smoothing),
         "test_loss": loss(regression),
         "remat": settings.get("remat") if settings.get("order") == "exact" else "none",
     }
-    adapter = {"name": algorithm} | {name: offered[name] for name in asked if name in offered}
+    adapter = {"name": algorithm} | {name: available[name] for name in arguments if name in available}
     if kind == "adapter":
         return adapter
     way = None if regression else outputs
@@ -107,7 +107,7 @@ def loss(regression: bool, smoothing: float = 0.0) -> dict[str, Any]:
 
 
 def learned_numbers(state: LearnerState) -> dict[str, float]:
-    """Read the scalars that a head learned; those called log_ as what they are the logarithm of."""
+    """Read the scalars that a head learned; exponentiate those named log_*."""
     import numpy as np
 
     head = state.meta.get("head", {})

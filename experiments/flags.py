@@ -24,7 +24,7 @@ class Unless(NamedTuple):
 
 
 class OnlyIf(NamedTuple):
-    """A flag means something only if `flag` has one of the `values`; else `why` not ({} is the value)."""
+    """A flag means nothing unless `flag` has one of the `values`, for the reason `why` ({} is the value)."""
 
     flag: str
     values: tuple[Any, ...]
@@ -60,7 +60,7 @@ class Flag(NamedTuple):
     said_elsewhere: bool = False
 
 
-_MADE = Unless("dataset", ("glyphs", "sinusoid"), "{} is made, not read")
+_MADE = Unless("dataset", ("glyphs", "sinusoid"), "{} is generated, not read")
 _IMAGES = Unless("dataset", ("features", "sinusoid"), "{} has no images")
 _LABELS = Unless("dataset", ("sinusoid",), "a {} is a regression")
 _TRAINS = Unless("eval_only", (True,), "--eval_only trains nothing")
@@ -144,7 +144,7 @@ _TASKS = {
 
 _NETWORK = {
     "backbone": Flag(
-        "enum", None, "the network [conv4; mlp for sine waves, identity for features]",
+        "enum", None, "the network; by default conv4, mlp for sine waves, identity for features",
         ("conv4", "conv_encoder", "resnet12", "mlp", "identity"),
         {"conv_encoder": "conv4 with group normalization, in which no image sees another",
          "identity": "none, for features"},
@@ -283,7 +283,8 @@ _ONLINE = {
                  "nearer of 0.98 and 0.9", least=0, most=1),
     "threshold": Flag("float", None, "drop of a batch's loss by adapting that shows a switch; inf sees none",
                       least=0, endless=True),
-    "modulation": Flag("float", None, "of update modulation, 1 - exp(-modulation loss); inf does without",
+    "modulation": Flag("float", None, "strength of update modulation, "
+                       "1 - exp(-modulation loss); inf does without",
                        least=0, endless=True),
     "prolonged": Flag("boolean", None, "adapt on from batch to batch until a switch is seen"),
     "restart": Flag("enum", None, "a phase starts after a switch was seen, or with it",

@@ -44,11 +44,12 @@ def main(run: Run) -> int:
         raise UsageError(
             f"--delay={delay}: no label arrives within the {way * presentations} steps of a stream"
         )
-    asked = registry.parameters("memory", algorithm)
+    arguments = registry.parameters("memory", algorithm)
     side = settings.image_size or 28  # or more: 32 of CIFAR-FS, 84 of miniImageNet
     encoder = describe_encoder(algorithm, settings.filters, side)
-    offered = {**settings, "encoder": encoder, "noise": 0.1}
-    memory = {"name": algorithm} | {name: offered[name] for name in asked if name in offered}
+    own = settings.take(*registry.entry("memory", algorithm).settings, "way")
+    available = {**own, "encoder": encoder, "noise": 0.1}
+    memory = {"name": algorithm} | {name: available[name] for name in arguments if name in available}
     with usage_errors():
         source = run.dataset()
         spec = run.learner(

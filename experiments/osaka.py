@@ -139,7 +139,7 @@ def published_row(settings: Settings) -> dict[str, Any] | None:
     """Name the row of Table 6: a whole stream of the published size; None if the paper has none."""
     if settings.take(*paper.STREAM_SIZE) != paper.STREAM_SIZE or settings.stay not in paper.STAYS:
         return None
-    dataset, method = f"osaka_{paper.STAYS[settings.stay]}", paper.PAPER_NAMES[settings.algorithm]
+    dataset, method = f"osaka_{paper.STAYS[settings.stay]}", paper.PAPER_NAMES.get(settings.algorithm)
     return {"dataset": dataset, "method": method, "backbone": "conv4", "way": 10, "shot": 5}
 
 

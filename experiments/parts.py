@@ -65,6 +65,8 @@ class Parts:
 
     def whole_network(self, outputs: int, **options: Any) -> Spec:
         """Describe the network of --backbone with a last layer, for weights that differ from task to task."""
+        if self.settings.backbone == "identity":
+            return {"name": "mlp", "widths": [], "outputs": outputs}
         last = {"outputs": outputs} if self.settings.backbone == "mlp" else {"head": outputs}
         per_task = {} if self.settings.backbone == "mlp" else {"weights": "per_task"}
         return self.backbone(**options) | last | per_task

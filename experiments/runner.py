@@ -346,7 +346,7 @@ class Run(Parts):
             if bad.any() and not self.settings.get("skip_nonfinite", False):
                 task, *seed = np.argwhere(bad)[0].tolist()
                 place = f"task {task}" + (f", seed {seed[0]}" if seed else "")
-                horizon = f" (horizon {values['horizon'][task]:.4g})" if "horizon" in values else ""
+                horizon = f" (horizon {values['horizon'][task, *seed]:.4g})" if "horizon" in values else ""
                 raise NonFiniteError(
                     f"test: {name} is {value[task, *seed]} on {int(bad.sum())} of {bad.size} tasks, "
                     f"first on {place}{horizon}"

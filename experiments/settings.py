@@ -60,6 +60,13 @@ class Experiment(NamedTuple):
     defaults: Callable[..., Mapping[str, Any]] = lambda: {}
 
 
+def foreign_flags(experiment: Experiment, algorithm: str | None) -> list[str]:
+    """List the flags that only other algorithms of an entry point have."""
+    others = {name for own in experiment.algorithms.values() for name in own}
+    own = experiment.algorithms.get(algorithm or "", others)
+    return [name for name in experiment.flags if name in others and name not in own]
+
+
 def parse_drops(text: str) -> tuple[tuple[int, float], ...]:
     """Read `--learning_rate_drops`: "20000:0.006,40000:0.0012" as ((20000, 0.006), (40000, 0.0012))."""
     try:

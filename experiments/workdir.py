@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import UsageError
-from experiments.settings import Experiment
+from experiments.settings import Experiment, foreign_flags
 
 
 def run_identity(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """List the experiment and the flags that change its numbers."""
-    flags = {name: settings[name] for name, flag in experiment.flags.items() if flag.identity}
+    """List the experiment and the flags that change its numbers, but for those of other algorithms."""
+    foreign = foreign_flags(experiment, settings.get("algorithm"))
+    own = {name: flag for name, flag in experiment.flags.items() if name not in foreign}
+    flags = {name: settings[name] for name, flag in own.items() if flag.identity}
     if flags.get("dataset") in ("folder", "features") and settings["data_dir"]:
         flags["data_dir"] = str(Path(settings["data_dir"]).resolve())  # here the folder is the data
     return json.loads(json.dumps(strict({"experiment": experiment.name, **flags})))

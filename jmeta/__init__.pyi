@@ -104,6 +104,7 @@ from .rules.sgd import sgd as sgd
 from .rules.turtle import turtle as turtle
 from .types import Adapter as Adapter
 from .types import Batch as Batch
+from .types import Context as Context
 from .types import FlowInfo as FlowInfo
 from .types import Head as Head
 from .types import Learner as Learner

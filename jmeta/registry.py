@@ -213,6 +213,7 @@ _KIND_OF_KEY = {
 }  # fmt: skip
 # An outer loop takes any of these.
 _ADAPTERS = ("adapter", "memory", "model")
+_TITLES = {"online": "online learner", "osaka": "OSAKA method"}
 # Kinds whose entries are functions of data, not factories of them.
 _FUNCTIONS = ("loss", "metrics")
 
@@ -222,11 +223,14 @@ def entry(kind: str, name: str) -> Entry:
 
     Raises ValueError for an unknown name, with the nearest known ones.
     """
+    if kind not in REGISTRY:
+        raise ValueError(f"no kind is called {kind!r}; expected one of {', '.join(REGISTRY)}")
     kinds = _ADAPTERS if kind == "adapter" else (kind,)
     entries = {known: named for of in kinds for known, named in REGISTRY[of].items()}
     if name not in entries:
         near = difflib.get_close_matches(name, entries, 3) or entries
-        raise ValueError(f"no {kind} is called {name!r}; expected one of {', '.join(near)}")
+        title = _TITLES.get(kind, kind)
+        raise ValueError(f"no {title} is called {name!r}; expected one of {', '.join(near)}")
     return entries[name]
 
 
@@ -260,6 +264,8 @@ def build(spec: Mapping[str, Any], kind: str = "adapter", **objects: Any) -> Any
       ValueError: for an unknown name, or an argument that the name fixes; TypeError for an argument that the
         factory does not have.
     """
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise ValueError(f"{kind}: {spec!r} is no spec; expected a dictionary with a name")
     fixed = entry(kind, spec["name"]).fixed
     if overridden := fixed.keys() & ({*spec, *objects} - {"name"}):
         facts = ", ".join(f"{word}={fixed[word]!r}" for word in sorted(overridden))

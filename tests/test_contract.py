@@ -106,6 +106,10 @@ OSAKA = {
     **{name: {"learning_rate": 0.1, "mask_learning_rate": 0.1, **INNER, **PHASES}
        for name in ("sparse_c_maml", "sparse_relu_c_maml")},
 }  # fmt: skip
+# Values of settings that a factory forwards to another one.
+FORWARDED = {"glances": 1, "capacity": 5, "replay": 2, "clip_norm": 1.0, "meta_loss": "last",
+             "initial_rate": 0.1, "rate_learning_rate": 0.1, "inputs": ["gradient"], "decay": 0.5,
+             "preprocess": True, "learn_rates": False}  # fmt: skip
 LINES = {"adapter": ADAPTERS, "memory": MEMORIES, "online": ONLINE, "rule": RULES, "model": MODELS,
          "head": HEADS, "osaka": OSAKA}  # fmt: skip
 # Adapting draws batches of the support set, whose size is then part of the numbers; or reads a stream, in
@@ -164,19 +168,41 @@ def test_settings_are_keywords_of_the_factory(kind, name):
     keywords = inspect.signature(registry.factory(kind, name)).parameters
     forwards = any(word.kind is inspect.Parameter.VAR_KEYWORD for word in keywords.values())
     assert len(set(entry.settings)) == len(entry.settings) and not set(entry.settings) & set(entry.fixed)
-    assert forwards or set(entry.settings) <= set(keywords)
+    if not forwards:
+        assert set(entry.settings) <= set(keywords)
+        return
+    for setting in set(entry.settings) - set(keywords):  # which it forwards
+        objects = {"loss": jmeta.cross_entropy} if kind == "online" else {}
+        registry.build(spec_of(kind, name) | {setting: FORWARDED[setting]}, kind, **objects)
 
 
 @pytest.mark.parametrize("kind, name", [(kind, name) for kind in LINES for name in LINES[kind]])
 def test_a_spec_is_json_and_builds_the_same_twice(kind, name):
     spec = spec_of(kind, name)
     assert json.loads(json.dumps(spec)) == spec
-    if kind == "online":
-        return  # takes a loss besides, see below
-    extra = {"way": WAY, "filters": 2} if kind == "osaka" else {}
-    kind = "adapter" if "body" in spec else kind
-    first, second = (registry.build(spec | extra, kind) for _ in range(2))
-    assert type(first) is type(second)
+    objects = {"loss": jmeta.cross_entropy} if kind == "online" else {}
+    spec |= {"way": WAY, "filters": 2} if kind == "osaka" else {}
+    kind = "adapter" if spec.get("name") == "on_features" else kind
+    first, second = (
+        registry.build(written, kind, **objects) for written in (spec, json.loads(json.dumps(spec)))
+    )
+    shapes = [_initial_shapes(built, kind, name) for built in (first, second)]
+    assert shapes[0] == shapes[1]
+
+
+def _initial_shapes(built, kind, name):
+    """The shapes of the parameters, and of all else that `init` makes."""
+    key, x = jax.random.key(0), jnp.zeros((2, 6))
+    if kind == "osaka":
+        built, x = built.online, jnp.zeros((WAY, 28, 28, 1))
+    if kind == "memory":
+        x = jnp.zeros((2, 8, 8, 1))
+    if kind == "model" and name not in ("mlp", "identity"):
+        x = jnp.zeros((2, 32, 32, 3))
+    if name in ON_IMAGES:
+        x = jnp.zeros((2, 6, 6, 1))
+    x = {"w": jnp.zeros((2, 3))} if kind == "rule" else x
+    return jax.tree.map(jnp.shape, jax.eval_shape(built.init, key, x))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -188,7 +214,13 @@ def test_adapters(name):
 
     @jax.jit
     def evaluate(meta, task, key):
-        return run(meta, state, task.support, task.query.x, key, train=False, mask=task.query.mask)[0]
+        """Adapt and predict as at test, but with noise keys at hand."""
+        keys = jax.random.split(key, 4)
+        support, query = task
+        z, after = adapter.encode(meta, state, support.x, train=False, key=keys[0], mask=support.mask)
+        fast, after, _ = adapter.adapt(meta, after, support._replace(x=z), keys[1], train=False)
+        z, after = adapter.encode(meta, after, query.x, train=False, key=keys[2], mask=query.mask)
+        return adapter.predict(meta, fast, after, z, keys[3], train=False, mask=query.mask)[0]
 
     @jax.jit
     def train(meta, tasks, keys):
@@ -253,8 +285,8 @@ def test_online_learners(name):
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert "loss" in info and all(np.ndim(value) == 0 for value in info.values())
     context = Context(task=jnp.zeros((), jnp.int32), first_pass=jnp.ones((), bool))
-    told, _ = jax.jit(lambda s: learner.observe(s, batch, jax.random.key(2), context=context))(state)
-    jax.tree.map(np.testing.assert_array_equal, _numbers(told), _numbers(after))
+    informed, _ = jax.jit(lambda s: learner.observe(s, batch, jax.random.key(2), context=context))(state)
+    jax.tree.map(np.testing.assert_array_equal, _numbers(informed), _numbers(after))
     outputs = jax.jit(learner.predict)(after, batch.x)
     assert outputs.shape == (WAY, WAY) and np.isfinite(outputs).all()
 

@@ -1,5 +1,4 @@
-"""Which primitive a convolution and a max pooling should use here: the measurement behind
-`jmeta.models.conv`.
+"""Compare primitives for convolution and max pooling: the measurement behind `jmeta.models.conv`.
 
     python -m experiments.benchmarks.convolution --output=convolution.json
 

@@ -56,4 +56,7 @@ def main(entry_point: str, *flags: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(__doc__)
+    else:
+        main(*sys.argv[1:])

@@ -1,5 +1,6 @@
-"""One meta-gradient of the gradient flow: the adjoint in the reduced space against the paper's forward
-sensitivities, and their compiled memory beside ANIL's by unrolling.
+"""Time the meta-gradient of the gradient flow: the adjoint against the paper's forward sensitivities.
+
+Their compiled memory stands beside that of ANIL by unrolling.
 
 One 5-way 5-shot task with hard labels. Both methods take turns at each horizon; the ratio is that of the
 medians over the rounds. Memory is that of a program's temporaries, each program compiled with the step bound

@@ -93,7 +93,7 @@ def online_few_shot_row(algorithm: str) -> dict[str, Any]:
 
 
 def _online_few_shot() -> Presets:
-    """Every row of Tables 1, 2 and 3, and the same comparison at the size of a CPU."""
+    """Make every row of Tables 1, 2 and 3, and the same comparison at the size of a CPU."""
     presets: Presets = {}
     for data, values in (("omniglot", OMNIGLOT), ("cifar_fs", CIFAR_FS)):
         for algorithm in _COMPARED:
@@ -201,7 +201,7 @@ def supervised_row(algorithm: str) -> dict[str, Any]:
 
 
 def _supervised() -> Presets:
-    """Every row of Table 5."""
+    """Make every row of Table 5."""
     presets: Presets = {}
     for dataset in ("cifar10", "cifar100"):
         for algorithm in ("vgg11", "cl_vgg11", "resnet20", "cl_resnet20"):

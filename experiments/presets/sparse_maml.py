@@ -178,7 +178,7 @@ def _column(values: dict[str, Any], column: int) -> dict[str, Any]:
 
 
 def _continual() -> dict[str, dict[str, Any]]:
-    """Every row of Table 5, the other algorithms on the same problems, and the runs of Figures 3 and 4."""
+    """Make every row of Table 5, other algorithms on the same problems, and the runs of Figures 3 and 4."""
     presets: dict[str, dict[str, Any]] = {}
     for dataset in PROBLEMS:
         for algorithm in CONTINUAL_ALGORITHMS:
@@ -195,10 +195,10 @@ def _continual() -> dict[str, dict[str, Any]]:
 
 
 def _osaka() -> dict[str, dict[str, Any]]:
-    """Every row of Table 6 in both columns, C-MAML's variants, and all of them for a small machine."""
+    """Make every row of Table 6 in both columns, C-MAML's variants, and all of them for a small machine."""
     presets: dict[str, dict[str, Any]] = {}
     for stay, name in STAYS.items():
-        rows = {algorithm: _by_stay(algorithm, stay) for algorithm in registry.OSAKA}
+        rows = {algorithm: _by_stay(algorithm, stay) for algorithm in _BY_STAY}
         for variant, values in _VARIANTS.items():
             rows[f"c_maml_{variant}"] = _by_stay("c_maml", stay) | _column(values, _nearer(stay))
         for row, values in rows.items():

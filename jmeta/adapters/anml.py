@@ -75,7 +75,7 @@ def anml(
 
 
 def _gates(modulator: Model, trunk: Model) -> Model:
-    """The neuromodulatory network: images to (images, gates), a gate in 0..1 for each feature of `trunk`."""
+    """Build the network that maps images to (images, gates), a gate in 0..1 for each feature of `trunk`."""
 
     def init(key: Key, x: Array) -> tuple[PyTree, PyTree]:
         key_network, key_output = jax.random.split(key)
@@ -91,7 +91,7 @@ def _gates(modulator: Model, trunk: Model) -> Model:
 
 
 def _gated(trunk: Model, outputs: int) -> Model:
-    """The prediction network: (images, gates) to logits [example, outputs]."""
+    """Build the network that maps (images, gates) to logits [example, outputs]."""
 
     def init(key: Key, x: Gated) -> tuple[PyTree, PyTree]:
         key_trunk, key_head = jax.random.split(key)

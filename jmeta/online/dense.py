@@ -128,8 +128,8 @@ def dense_look_ahead(
             sums, last = judge(moved, (zeros, zeros))
             later = jnp.broadcast_to(last[None], (steps, *last.shape))  # [step, judged, unit]
         first_grads = judged.x.T @ later[0]  # [input, unit]
-        # slopes [step, unit] times later as [step and judged, unit]
-        first_rate_grads = -pairs.T @ (slopes[:, None] * later).reshape(steps * number, -1)
+        along_slopes = (slopes[:, None] * later).reshape(steps * number, -1)  # [step and judged, unit]
+        first_rate_grads = -pairs.T @ along_slopes
         return LookAhead(join(first_grads, sums[0]), join(first_rate_grads, sums[1]), values.mean())
 
     return ahead
@@ -165,7 +165,7 @@ def dense_past_gradients(
 
         def by_task(values: Array) -> Array:
             """Sum [..., task and slot] over the slots."""
-            return values.reshape(*values.shape[:-1], tasks, slots).sum(-1)
+            return values.reshape(*values.shape[:-1], tasks, slots).sum(-1)  # [..., task]
 
         def along(gradient: PyTree) -> Array:
             first_part, rest_part = split(gradient)

@@ -65,7 +65,10 @@ def load_rule(workdir: str | Path, *, seed: int = 0) -> tuple[Rule, PyTree]:
       ValueError: if its config.json is damaged, or for a run that learned no rule.
     """
     rule = next(_parts(read_config(workdir)["spec"], "rule"), None)
-    hyper = load(workdir, seed=seed)[1].meta["rule"] if rule else ()
+    hyper: PyTree = ()
+    if rule:
+        meta = load(workdir, seed=seed)[1].meta
+        hyper = meta["rule"] if "rule" in meta else meta["head"]["rule"]
     if rule is None or not jax.tree.leaves(hyper):
         raise ValueError(
             f"load_rule: {workdir} learned no inner rule; expected a run with one, such as one of "

@@ -114,7 +114,7 @@ def test_a_pool_is_a_data_set_of_fixed_images(pool):
         pool.episodes("test", way=5, shot=10, query=1)
 
 
-def test_a_class_of_the_pool_is_the_character_that_is_images_afresh(pool):
+def test_a_class_of_the_pool_is_the_character_drawn_afresh(pool):
     fixed = pool.splits["train"].examples[:300].reshape(30, 10, -1) / 255
     chosen = jnp.arange(30, dtype=jnp.int32)
     fresh = fetch((np.uint32(0), np.uint32(0)), jax.random.key(9), chosen, 10).reshape(30, 10, -1)

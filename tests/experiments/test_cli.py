@@ -1,6 +1,7 @@
 """The command line's contract: flags, presets, identity, exit codes. Nothing here needs jax."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -164,7 +165,7 @@ def test_learning_rate_drops():
 def test_every_preset_parses_and_every_flag_is_explained(experiment):
     text = help_text(experiment)
     for name, flag in experiment.flags.items():
-        assert f"--{name}: " in text and flag.help in text
+        assert f"--{name}: " in text and re.sub(r" \[[^]]*\]$", "", flag.help) in text
     for name, values in experiment.presets.items():
         settings = parse(experiment, [experiment.name, f"--preset={name}"])
         assert {flag: getattr(settings, flag) for flag in values} == values
@@ -288,6 +289,17 @@ def test_defaults_of_flags_are_those_of_the_factories(kind):
             own = keywords[setting].default if setting in keywords else inspect.Parameter.empty
             if default is not None and own is not inspect.Parameter.empty and setting not in ROW_SETS:
                 assert own == default, f"{name}: {setting}={own}, --{setting}={default}"
+
+
+@pytest.mark.parametrize("algorithm", few_shot.ALGORITHMS)
+def test_a_few_shot_algorithm_runs_with_the_defaults_of_its_factory(algorithm):
+    import inspect
+
+    settings = parse(few_shot.EXPERIMENT, ["few_shot", f"--algorithm={algorithm}"])
+    kind = "head" if algorithm in registry.HEADS else "adapter"
+    keywords = inspect.signature(registry.factory(kind, algorithm)).parameters
+    for setting in registry.entry(kind, algorithm).settings:
+        assert settings[setting] == keywords[setting].default, setting
 
 
 # Settings whose defaults are by algorithm: a default row has them.

@@ -36,9 +36,9 @@ def test_what_decides_the_test_tasks():
 
 
 def test_words_say_what_goes_without_saying():
-    told = {name: (about, text, usual) for about, name, text, usual in words(online_few_shot, "--delay=3")}
-    assert told["delay"] == ("tasks", "delay 3", False)
-    assert told["inject"] == ("learner", "labels to first", True)
-    assert told["dataset"] == ("tasks", "glyphs", True)  # a report has a column for it
-    assert "split" not in told
+    texts = {name: (about, text, usual) for about, name, text, usual in words(online_few_shot, "--delay=3")}
+    assert texts["delay"] == ("tasks", "delay 3", False)
+    assert texts["inject"] == ("learner", "labels to first", True)
+    assert texts["dataset"] == ("tasks", "glyphs", True)  # a report has a column for it
+    assert "split" not in texts
     assert {name: usual for _, name, _, usual in words(continual, "--hidden=50")}["hidden"] is False

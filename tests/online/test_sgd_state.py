@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import pytest
 from observing import build_online
 
-from jmeta.registry import ONLINE
-
 
 def test_settings_out_of_range_are_refused_by_name(model):
     with pytest.raises(ValueError, match="no online is called 'lamaml'; expected one of la_maml"):
@@ -26,7 +24,3 @@ def test_settings_out_of_range_are_refused_by_name(model):
     counting = model._replace(init=lambda key, x: ({}, {"mean": jnp.zeros(1)}))
     with pytest.raises(ValueError, match="models without state"):
         build_online("sgd", counting).init(jax.random.key(0), jnp.zeros((2, 6)))
-    assert set(ONLINE) == {
-        "sgd", "er", "gem", "agem", "mer", "la_maml", "la_maml_sync", "replay_maml", "sparse_la_maml",
-        "online_adam", "frozen", "bgd", "meta_bgd", "c_maml",
-    }  # fmt: skip

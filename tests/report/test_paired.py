@@ -123,6 +123,6 @@ def test_the_report_subtracts_a_run(runs, capsys):
     argv = ["report", f"--workdirs={runs}", f"--output={runs / 'out'}"]
     assert report.main([*argv, f"--against={runs / 'base'}"]) == 0
     assert "## Difference to" in capsys.readouterr().out
-    assert report.main([*argv, f"--against={runs / 'begun'}"]) == 2
+    assert report.main([*argv, f"--against={runs / 'started'}"]) == 2
     error = capsys.readouterr().err.strip()
     assert "not finished" in error and "\n" not in error

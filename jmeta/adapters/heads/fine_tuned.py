@@ -19,7 +19,7 @@ from jmeta.types import Array, Batch, BatchLoss, Head, Key, Metrics, Model, PyTr
 
 
 class Schedule(NamedTuple):
-    """How a support set is trained on: `steps` of Adam at `learning_rate`, each on `batch` examples drawn
+    """The training of a support set: `steps` of Adam at `learning_rate`, each on `batch` examples drawn
     with replacement, and `evaluations` of the support accuracy, evenly spaced, the best of which wins.
 
     The last evaluation follows the last step. If `steps` is not divisible by `evaluations`, the remainder is

@@ -66,7 +66,7 @@ def brute_force():
 
 
 def check_against_brute_force(value, gradients):
-    """To 1e-6 relative; the horizon's gradient, that fades towards 0, also to the solver's own tolerance."""
+    """To 1e-6 relative; the horizon's gradient, that fades toward 0, also to the solver's own tolerance."""
     expected, expected_gradients = brute_force()
     *_, mask, way_mask, _ = ten_problems()
     real = mask[:, :, None] & way_mask[:, None, :]  # no label belongs elsewhere
