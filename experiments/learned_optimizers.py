@@ -83,6 +83,7 @@ def main(run: Run) -> int:
             "variant": None if trained_on == settings.dataset else f"from {trained_on}",
         },
         task_seed=TASK_SEED,
+        facts=WAVES if regression else {},
     )
 
 

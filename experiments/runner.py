@@ -101,6 +101,7 @@ class Run(Parts):
         initial: tuple[str, Callable[[PyTree], PyTree]] | None = None,
         validation_tasks: int | None = None,
         eval_tasks: int | None = None,
+        facts: Mapping[str, Any] = {},
     ) -> int:
         """Train or resume, test, and write the results; the exit status.
 
@@ -117,6 +118,7 @@ class Run(Parts):
           initial: a flag that names something learned before, and `(meta) -> meta`, which puts it into fresh
             parameters.
           validation_tasks, eval_tasks: how many there are, if no flag says.
+          facts: further facts that decide the test tasks.
         """
         mesh = task_mesh()
         with usage_errors():
@@ -141,7 +143,8 @@ class Run(Parts):
             "spec": spec,
             "input": {"shape": source.info.shape, "dtype": "float32"},
             "seeds": self._seeds(),
-            "tasks": facts_of_test_tasks(self.experiment.flags, self.settings, self.identity, source.info),
+            "tasks": facts_of_test_tasks(self.experiment.flags, self.settings, self.identity, source.info)
+            | dict(facts),
         }
         with self.open_checkpoints() as checkpoints:
             checkpoints.check_identity()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from jmeta.types import Array, Batch, Stream
+from jmeta.types import Array, Batch, PyTree, Stream
 
 ABSENT = -1e9  # the logit of a way that is absent from the task
 
@@ -29,6 +31,18 @@ def present_ways(labels: Array, way: int, mask: Array | None) -> Array:
     if mask is None:
         return jnp.ones(way, bool)
     return (jax.nn.one_hot(labels, way, dtype=bool) & (mask > 0)[:, None]).any(0)
+
+
+def padded_ways(support: Batch, outputs: Callable[[], PyTree]) -> Array | None:
+    """Find the ways [way] of a padded support set; None if nothing is padded, or nothing is classified.
+
+    `outputs()` computes outputs [example, way] for some examples, of which only the shape is used.
+    """
+    labels = getattr(support.y, "ndim", None) == 1 and jnp.issubdtype(support.y.dtype, jnp.integer)
+    if support.mask is None or not labels:
+        return None
+    shape = jax.eval_shape(outputs)
+    return present_ways(support.y, shape.shape[-1], support.mask) if shape.ndim == 2 else None
 
 
 def mask_absent_ways(logits: Array, present: Array) -> Array:

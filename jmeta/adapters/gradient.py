@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jmeta.inner.gradient import Order, Remat, check_settings, inner_loop
 from jmeta.inner.smoothness import require_smooth
-from jmeta.losses import mask_absent_ways, present_ways
+from jmeta.losses import mask_absent_ways, padded_ways
 from jmeta.models.norm_policy import (
     Norm,
     apply_with_norm,
@@ -185,10 +185,8 @@ def _entry(state: PyTree, norm: Norm, step: Array | int) -> PyTree:
 
 def _present_ways(model: Model, params: PyTree, state: PyTree, support: Batch) -> Array | None:
     """Find the ways [way] with a real support example; None if nothing is padded or classified."""
-    if support.mask is None or support.y.ndim != 1 or not jnp.issubdtype(support.y.dtype, jnp.integer):
-        return None
-    outputs = jax.eval_shape(lambda: model.apply(params, state, support.x, train=True, mask=support.mask)[0])
-    return present_ways(support.y, outputs.shape[-1], support.mask) if outputs.ndim == 2 else None
+    x, mask = support.x, support.mask
+    return padded_ways(support, lambda: model.apply(params, state, x, train=True, mask=mask)[0])
 
 
 def _masked(outputs: PyTree, present: Array | None) -> PyTree:

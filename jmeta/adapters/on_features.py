@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from jmeta.losses import mask_absent_ways, present_ways
+from jmeta.losses import mask_absent_ways, padded_ways
 from jmeta.models.norm_policy import Norm, apply_with_norm, support_state
 from jmeta.types import Adapter, Array, Batch, Head, Key, Metrics, Model, PyTree
 
@@ -105,17 +105,11 @@ def on_features(body: Model, head: Head, way: int | None = None, *, norm: Norm =
 
 def _present_ways(head: Head, meta: PyTree, support: Batch, way: int | None) -> Array | None:
     """Find the ways [way] with a real support example; None if nothing is padded or classified."""
-    labels = isinstance(support.y, jax.Array) and support.y.ndim == 1
-    if support.mask is None or not labels or not jnp.issubdtype(support.y.dtype, jnp.integer):
-        return None
-    if way is None:
 
-        def outputs() -> PyTree:
-            fast, _ = head.fit(meta, support, jax.random.key(0), present=None, train=True)
-            return head.predict(meta, fast, support.x)
+    def outputs() -> PyTree:
+        if way is not None:
+            return jnp.zeros((1, way))
+        fast, _ = head.fit(meta, support, jax.random.key(0), present=None, train=True)
+        return head.predict(meta, fast, support.x)
 
-        shape = jax.eval_shape(outputs)
-        if shape.ndim != 2:
-            return None
-        way = shape.shape[-1]
-    return present_ways(support.y, way, support.mask)
+    return padded_ways(support, outputs)

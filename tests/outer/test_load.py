@@ -30,7 +30,7 @@ def _spec(adapter, smoothing=0.0, seeds=None):
     if adapter["name"] == "on_features":
         adapter = adapter | {"head": adapter["head"] | {"label_smoothing": smoothing}}
     else:
-        adapter = adapter | {"loss": smoothed, "test_loss": LOSS}
+        adapter = adapter | {"loss": smoothed} | ({} if adapter["name"] == "oml" else {"test_loss": LOSS})
     spec = {"name": "learner", "adapter": adapter, "loss": smoothed, "test_loss": LOSS,
             "metrics": {"name": "accuracy"}, "tx": {"name": "sgd", "learning_rate": 0.1}}  # fmt: skip
     return {"name": "vmap_seeds", "learner": spec} if seeds else spec
@@ -42,14 +42,14 @@ def _tasks():
     return Task(Batch(x[:, :6], y[:, :6]), Batch(x[:, 6:], y[:, 6:]))
 
 
-def _untrained(workdir, adapter, written=None, seeds=None):
+def _untrained(workdir, adapter, written=None, seeds=None, shape=(5,)):
     """Write a run without a step, with its adapter as `written` in config.json; its state."""
-    config = {"spec": _spec(written or adapter, seeds=seeds), "input": {"shape": [5], "dtype": "float32"},
-              "seeds": seeds}  # fmt: skip
+    example = {"shape": list(shape), "dtype": "float32"}
+    config = {"spec": _spec(written or adapter, seeds=seeds), "input": example, "seeds": seeds}
     (workdir / "config.json").write_text(json.dumps(config))
     key = seed_keys(0, seeds) if seeds else jax.random.key(0)
     _, learner = build_learner(_spec(adapter, seeds=seeds))
-    state = learner.init(key, jnp.ones((1, 5), jnp.float32))
+    state = learner.init(key, jnp.ones((1, *shape), jnp.float32))
     with contextlib.closing(Checkpoints(workdir / "checkpoints", {})) as checkpoints:
         checkpoints.save(0, state, {})
     return state
@@ -99,6 +99,15 @@ def test_a_learned_rule_is_read_back(tmp_path, seeds):
     updates, wanted = (kind.update(grads, kind.init(params), params)[0] for kind in (tx, reference))
     np.testing.assert_array_equal(updates, wanted)
     assert updates[0] == updates[1] and np.any(updates != 0)
+
+
+def test_the_learned_rule_of_a_head_is_read_back(tmp_path):
+    rule = {"name": "sgd", "rate": 0.1, "learn": "leaf"}
+    adapter = {"name": "oml", "outputs": 3, "rule": rule, "filters": 2, "strides": [2], "hidden": 4}
+    state = _untrained(tmp_path, adapter, shape=(6, 6, 1))
+    _, hyper = load_rule(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, hyper, state.meta["head"]["rule"])
+    assert jax.tree.leaves(hyper)
 
 
 def test_a_run_without_a_learned_rule(tmp_path):
