@@ -83,7 +83,7 @@ def describe_adapter(run: Run, algorithm: str, regression: bool) -> dict[str, An
     kind = "head" if algorithm in registry.HEADS else "adapter"
     arguments = registry.parameters(kind, algorithm)
     if regression and "way" in arguments:
-        raise UsageError(f"--algorithm={algorithm} classifies; give another --dataset than sinusoid")
+        raise UsageError(f"--algorithm={algorithm} is a classifier; give a --dataset other than sinusoid")
     last_layer = {"name": "mlp", "widths": [], "outputs": outputs}
     available = {
         **settings.take(*registry.entry(kind, algorithm).settings, "way", "label_smoothing"),

@@ -228,6 +228,9 @@ def entry(kind: str, name: str) -> Entry:
     kinds = _ADAPTERS if kind == "adapter" else (kind,)
     entries = {known: named for of in kinds for known, named in REGISTRY[of].items()}
     if name not in entries:
+        others = [other for other in REGISTRY if name in REGISTRY[other]]
+        if others:
+            raise ValueError(f"{name!r} is no {kind}; give kind={' or '.join(map(repr, others))}")
         near = difflib.get_close_matches(name, entries, 3) or entries
         title = _TITLES.get(kind, kind)
         raise ValueError(f"no {title} is called {name!r}; expected one of {', '.join(near)}")

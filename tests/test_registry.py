@@ -59,6 +59,16 @@ def test_unknown_names_are_refused_with_near_ones(spec, kind, words):
         jmeta.build(spec, kind)
 
 
+def test_a_name_of_another_kind_and_what_is_no_spec():
+    for spec, kind, words in (({"name": "protonet", "way": 5}, "adapter", "'protonet' is no adapter.*'head'"),
+                              ({"name": "la_maml"}, "adapter", "kind='online'"),
+                              ("maml", "adapter", "'maml' is no spec; expected a dictionary with a name"),
+                              ({"nam": "maml"}, "adapter", "is no spec"),
+                              ({"name": "maml"}, "nonsense", "no kind is called 'nonsense'")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            jmeta.build(spec, kind)
+
+
 def test_what_a_name_fixes_is_not_left_to_a_spec():
     assert "order" in registry.parameters("adapter", "maml")
     assert not {"order", "remat"} & set(registry.parameters("adapter", "fomaml"))

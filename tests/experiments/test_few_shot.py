@@ -24,7 +24,7 @@ def test_an_algorithm_fits_the_data(algorithm, dataset):
     arguments += ["--filters=8"] if dataset == "glyphs" else []
     parts, regression = Parts(parse(few_shot.EXPERIMENT, ["few_shot", *arguments])), dataset == "sinusoid"
     if regression and algorithm in ("comln", "protonet", "r2d2"):
-        with pytest.raises(UsageError, match=f"--algorithm={algorithm} classifies"):
+        with pytest.raises(UsageError, match=f"--algorithm={algorithm} is a classifier"):
             few_shot.describe_adapter(parts, algorithm, regression)
         return
     adapter = registry.build(few_shot.describe_adapter(parts, algorithm, regression))
