@@ -25,11 +25,10 @@ NET = BODY | {"outputs": WAY}
 LAST = {"name": "mlp", "widths": [], "outputs": WAY}
 LOSS = {"name": "cross_entropy"}
 SGD = {"name": "sgd", "rate": 0.1}
-ENCODER = {"name": "conv_encoder", "filters": 4, "pooled": [True], "groups": None}
 
 HEADS = {
     "anil": {"model": LAST, "loss": LOSS, "inner_steps": 2},
-    "comln": {"way": WAY},
+    "comln": {"way": WAY, "solver": "euler", "step_size": 0.5},
     "protonet": {"way": WAY},
     "r2d2": {"way": WAY},
 }
@@ -52,12 +51,12 @@ ADAPTERS = {
 MEMORIES = {
     "cl_lstm": {"way": WAY, "filters": 4, "hidden": 8},
     "lstm": {"way": WAY, "hidden": 8},
-    "cnn_lstm": {"way": WAY, "hidden": 8, "encoder": ENCODER},
-    "cnn_f_lstm": {"way": WAY, "hidden": 8, "encoder": ENCODER},
+    "cnn_lstm": {"way": WAY, "hidden": 8, "encoder": BODY},
+    "cnn_f_lstm": {"way": WAY, "hidden": 8, "encoder": BODY},
     "ntm": {"way": WAY, "hidden": 8},
-    "apl": {"way": WAY, "encoder": {"name": "residual_encoder", "filters": 8}},
-    "opn": {"way": WAY, "encoder": ENCODER},
-    "cpm": {"way": WAY, "hidden": 8, "encoder": ENCODER},
+    "apl": {"way": WAY, "encoder": BODY},
+    "opn": {"way": WAY, "encoder": BODY},
+    "cpm": {"way": WAY, "hidden": 8, "encoder": BODY},
 }
 WHOLE = {"name": "maml", "model": NET, "loss": LOSS, "inner_steps": 1}
 STILL = WHOLE | {"inner_steps": 0}
@@ -196,7 +195,7 @@ def _initial_shapes(built, kind, name):
     if kind == "osaka":
         built, x = built.online, jnp.zeros((WAY, 28, 28, 1))
     if kind == "memory":
-        x = jnp.zeros((2, 8, 8, 1))
+        x = jnp.zeros((2, 8, 8, 1) if name == "cl_lstm" else (2, 6))
     if kind == "model" and name not in ("mlp", "identity"):
         x = jnp.zeros((2, 32, 32, 3))
     if name in ON_IMAGES:
@@ -248,7 +247,8 @@ def test_adapters(name):
 @pytest.mark.parametrize("name", MEMORIES)
 def test_memories(name):
     memory = registry.build(spec_of("memory", name), "memory")
-    x = jax.random.normal(jax.random.key(0), (2, 5, 8, 8, 1), jnp.float32)  # [stream, time, ...]
+    size = (8, 8, 1) if name == "cl_lstm" else (6,)
+    x = jax.random.normal(jax.random.key(0), (2, 5, *size), jnp.float32)  # [stream, time, ...]
     y = jnp.tile(jnp.array([0, 1, 0, 2, 1], jnp.int32), (2, 1))
     feedback = jnp.concatenate([jnp.full((2, 1), -1, jnp.int32), y[:, :-1]], 1)
     streams = Stream(x, y, feedback)

@@ -7,7 +7,7 @@ from observing import build_online
 
 
 def test_settings_out_of_range_are_refused_by_name(model):
-    with pytest.raises(ValueError, match="no online is called 'lamaml'; expected one of la_maml"):
+    with pytest.raises(ValueError, match="no online learner is called 'lamaml'; expected one of la_maml"):
         build_online("lamaml", model)
     with pytest.raises(ValueError, match="la_maml: glances=0; expected a positive number"):
         build_online("la_maml", model, glances=0)
