@@ -9,7 +9,6 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 from absl import flags as absl_flags
@@ -18,7 +17,6 @@ from experiments.errors import Interrupted, UsageError, as_flags
 from experiments.flags import range_error, unused
 from experiments.settings import Experiment, Settings, foreign_flags, parse_drops
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
 _DEFINE = {
     "string": absl_flags.DEFINE_string,
     "integer": absl_flags.DEFINE_integer,

@@ -10,7 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 
 import jmeta
 from experiments.errors import Interrupted
+from experiments.runner import VALIDATION_SEED, Run
 from experiments.trials import Point, Trials
 from jmeta.data.class_dataset import ClassDataset
 from jmeta.data.source import Sampler
@@ -27,12 +28,8 @@ from jmeta.outer.loop import Outcome
 from jmeta.outer.seeds import seed_keys
 from jmeta.types import LearnerState
 
-if TYPE_CHECKING:
-    from experiments.runner import Run
-
 CLASS_SEED = 0  # of the order of Omniglot's classes, of which the first are for pre-training
 TRAINING, VALIDATION = slice(900), slice(900, 1000)
-_VALIDATION_SEED = 1  # the same validation tasks for every seed
 VALIDATE_EVERY = 100
 # The flags of a grid that change the pre-training too.
 _TUNABLE = ("learning_rate", "mask_learning_rate", "inner_lr")
@@ -111,7 +108,7 @@ def pretrain(run: Run, method: Method, training: Sampler, validation: Sampler, f
     state = jax.jit(lambda key: learner.init(key, jax.device_get(example)))(key)
 
     def validate(state: LearnerState) -> dict[str, Any]:
-        key = jax.random.key(_VALIDATION_SEED)
+        key = jax.random.key(VALIDATION_SEED)
         values = jmeta.evaluate(learner, state, validation, num_tasks=settings.validation_tasks, key=key)
         return {name: value.mean(0) for name, value in values.items()}
 

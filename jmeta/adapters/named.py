@@ -52,7 +52,14 @@ def maml(
       test_loss, norm: see `jmeta.gradient_adapter`.
       order, remat: see `jmeta.inner_loop`; order="first" is first-order MAML (FOMAML).
     """
-    steps: dict[str, Any] = {"test_steps": test_inner_steps, "test_loss": test_loss}
-    return gradient_adapter(
-        model, loss, sgd(inner_lr), inner_steps, **steps, order=order, remat=remat, norm=norm
+    return by_rule(
+        model,
+        loss,
+        sgd(inner_lr),
+        inner_steps=inner_steps,
+        test_inner_steps=test_inner_steps,
+        test_loss=test_loss,
+        order=order,
+        remat=remat,
+        norm=norm,
     )
