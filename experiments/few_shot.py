@@ -31,9 +31,9 @@ def pick_flags(algorithms: Mapping[str, tuple[str, ...]], **options: Any) -> dic
     """Pick the flags of an entry point for these algorithms; the `options` are those of `flags.pick`."""
     own = [name for settings in algorithms.values() for name in settings if name not in flags.NETWORK]
     options["when"] = {"seed": (flags.Unless("eval_only", (True,), "the test's tasks are fixed"),)}
-    names = [*flags.DATA, *flags.EPISODES, *flags.NETWORK, "normalize_features", *own, "label_smoothing",
-             "optimizer", "learning_rate", "learning_rate_drops", "weight_decay", "clip_norm",
-             "skip_nonfinite", *flags.OUTER, *flags.RUNNING]  # fmt: skip
+    names = [*flags.DATA, *flags.EPISODES, *flags.NETWORK, "pool", "normalize_features", *own,
+             "label_smoothing", "optimizer", "learning_rate", "learning_rate_drops", "weight_decay", "clip_norm",
+             "clip_value", "skip_nonfinite", *flags.OUTER, *flags.RUNNING]  # fmt: skip
     return flags.pick(*names, **options)
 
 

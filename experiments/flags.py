@@ -163,6 +163,10 @@ _NETWORK = {
         "cub, unless they are smaller than 46x46]",
         when=(OnlyIf("backbone", ("conv4",), "only conv4 may leave padding out"),),
     ),
+    "pool": Flag(
+        "boolean", True, "pool conv4's layers; --nopool strides them and averages over space, as Finn et al. do "
+        "for Omniglot", when=(OnlyIf("backbone", ("conv4",), "only conv4 may leave pooling out"),),
+    ),
     "normalize_features": Flag(
         "boolean", False, "divide features by the root of their number",
         when=(Unless("backbone", ("identity",), "the features are those of the data"),
@@ -318,6 +322,8 @@ _OUTER = {
                          least=0, when=(_TRAINS,)),
     "clip_norm": _rate("largest global norm of an outer gradient [no limit]", endless=True,
                        when=(_TRAINS, _SCRATCH)),
+    "clip_value": _rate("largest entry of an outer gradient [no limit]", endless=True,
+                        when=(_TRAINS, _SCRATCH)),
     "skip_nonfinite": Flag(
         "boolean", False, "leave out updates that are not finite (of several seeds: for that seed) and go on",
         identity=False, when=(_TRAINS, _SCRATCH),

@@ -57,8 +57,8 @@ class Parts:
             spec["widths"] = [settings.filters] * 2
         if name == "resnet12":
             spec |= settings.take("drop_block", "global_pool")
-        if name == "conv4" and settings.get("padded") is not None:
-            spec["padded"] = settings.padded
+        if name == "conv4":
+            spec |= {key: value for key in ("padded", "pool") if (value := settings.get(key)) is not None}
         if settings.get("normalize_features"):
             spec["normalize_features"] = True
         return spec
@@ -76,7 +76,7 @@ class Parts:
         return {
             "name": self.settings.get("optimizer", "adam"),
             "drops": parse_drops(self.settings.learning_rate_drops),
-            **self.settings.take("learning_rate", "weight_decay", "clip_norm"),
+            **self.settings.take("learning_rate", "weight_decay", "clip_norm", "clip_value"),
         }
 
     def learner(

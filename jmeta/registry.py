@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 MODELS = {
-    "conv4": Entry("models.conv4:conv4", ("filters", "normalize_features", "padded", "initialize")),
+    "conv4": Entry("models.conv4:conv4", ("filters", "normalize_features", "padded", "pool", "initialize")),
     "conv_encoder": Entry("models.conv_encoder:conv_encoder", ("filters", "padded", "initialize")),
     "residual_encoder": Entry("models.residual_encoder:residual_encoder", ("filters",)),
     "resnet12": Entry("models.resnet12:resnet12", ("drop_block", "global_pool", "normalize_features")),

@@ -69,7 +69,7 @@ _SINGLE = {"batch": 1, "initialize": "glorot_uniform"}
 # published and are ours.
 _BY_PROBLEM: dict[str, dict[str, Any]] = {
     "sgd": _SINGLE | {"learning_rate": (0.0003, 0.003, 0.003)},
-    "er": _SINGLE | {"learning_rate": 0.1, "replay": 10},
+    "er": _SINGLE | {"learning_rate": 0.1, "replay": (10, 10, 25)},
     "gem": _SINGLE | {"learning_rate": (0.01, 0.01, 0.003), "margin": (0.0, 0.0, 0.1)},
     "agem": _SINGLE | {"learning_rate": 0.01, "replay": 64},
     "mer": _SINGLE | {"learning_rate": (0.1, 0.03, 0.03), "within": (0.01, 0.03, 0.03), "across": 1.0,

@@ -23,6 +23,7 @@ class _Conv4(nn.Module):
     normalize_features: bool
     head: int | None
     padded: bool
+    pool: bool
     initialize: Initialization
 
     @nn.compact
@@ -33,11 +34,16 @@ class _Conv4(nn.Module):
                 weights=self.weights,
                 padded=self.padded,
                 initialize=self.initialize,
+                stride=1 if self.pool else 2,
                 name=f"conv_{layer}",
             )
             norm = BatchNorm(name=f"norm_{layer}")
-            x = conv_norm_relu_pool(conv, norm, x, train=train, mask=mask)
-        x = x.reshape(x.shape[0], -1)  # [image, d]
+            if self.pool:
+                x = conv_norm_relu_pool(conv, norm, x, train=train, mask=mask)
+            else:
+                x = nn.relu(norm(conv(x), train=train, mask=mask))
+        # [image, d]
+        x = x.reshape(x.shape[0], -1) if self.pool else x.mean((1, 2))
         if self.normalize_features:
             x = x / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
         if self.head is None:
@@ -52,12 +58,13 @@ def conv4(
     normalize_features: bool = False,
     head: int | None = None,
     padded: bool = True,
+    pool: bool = True,
     initialize: Initialization = "lecun_normal",
 ) -> Model:
     """Build four blocks of 3x3 convolution, batch normalization, ReLU and 2x2 max pooling.
 
     Images [image, height, width, channel] become features [image, d], d = filters (height // 16) (width //
-    16): 1,600 for 84x84 images and 64 filters.
+    16): 1,600 for 84x84 images and 64 filters; without pooling d = filters.
 
     Args:
       filters: channels of each convolution.
@@ -67,6 +74,8 @@ def conv4(
       head: outputs of a linear classifier on the features; None for none.
       padded: surround images with zeros; otherwise they must be at least 46x46, and those of 84x84 have 576
         features (Huisman et al. 2022).
+      pool: pool each layer; otherwise the convolutions have stride 2 and the features are averaged over space,
+        as in Finn et al.'s network for Omniglot (2017).
       initialize: see `jmeta.models.init.kernel_initializer`.
     """
-    return from_linen(_Conv4(filters, weights, normalize_features, head, padded, initialize))
+    return from_linen(_Conv4(filters, weights, normalize_features, head, padded, pool, initialize))

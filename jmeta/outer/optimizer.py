@@ -33,6 +33,7 @@ def optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
+    clip_value: float | None = None,
 ) -> optax.GradientTransformation:
     """Make an outer optimizer: SGD with Nesterov momentum (COMLN, App. E.5) or Adam (MAML).
 
@@ -44,6 +45,7 @@ def optimizer(
       momentum: of SGD's Nesterov acceleration.
       weight_decay: added to the gradient of every array, but not of scalars such as COMLN's log T.
       clip_norm: largest global norm of the gradient, None for no limit.
+      clip_value: largest absolute value of an entry of the gradient (Finn et al. 2017), None for no limit.
 
     Raises:
       ValueError: for an unknown name or schedule, and for drops with a cosine.
@@ -60,7 +62,8 @@ def optimizer(
         descent = optax.adam(schedule)
     else:
         raise ValueError(f"optimizer: name={name!r}; expected 'sgd' or 'adam'")
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts = [] if clip_value is None else [optax.clip(clip_value)]
+    parts += [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
     if weight_decay:
         parts.append(optax.add_decayed_weights(weight_decay, mask=_arrays))
     return optax.chain(*parts, descent)

@@ -30,6 +30,9 @@ def test_conv4_features_and_parameters():
     assert _shapes(conv4(), 2, 84, 84, 3) == (convolutions + norms, (2, 1600))
     assert _shapes(conv4(filters=32, head=5), 2, 28, 28, 1)[1] == (2, 5)
     assert _shapes(conv4(), 2, 28, 28, 1)[1] == (2, 64)
+    assert _shapes(conv4(pool=False, head=5), 2, 28, 28, 1) == (
+        9 * 64 + 64 + 3 * (9 * 64 * 64 + 64) + norms + 64 * 5 + 5, (2, 5)
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("global_pool", "features"), [(False, 16000), (True, 640)])
@@ -44,20 +47,26 @@ def test_resnet12_features_and_parameters(global_pool, features):
 class PlainConv4(nn.Module):
     """Conv-4 of flax's own layers, under the same parameter names."""
 
+    pool: bool = True
+
     @nn.compact
     def __call__(self, x, *, train):
         for layer in range(4):
-            x = nn.Conv(4, (3, 3), name=f"conv_{layer}")(x)
+            stride = 1 if self.pool else 2
+            x = nn.Conv(4, (3, 3), strides=stride, padding=1, name=f"conv_{layer}")(x)
             x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"norm_{layer}")(x)
-            x = nn.max_pool(nn.relu(x), (2, 2), (2, 2))
-        return nn.Dense(3, name="head")(x.reshape(x.shape[0], -1))
+            x = nn.max_pool(nn.relu(x), (2, 2), (2, 2)) if self.pool else nn.relu(x)
+        x = x.reshape(x.shape[0], -1) if self.pool else x.mean((1, 2))
+        return nn.Dense(3, name="head")(x)
 
 
-@pytest.mark.parametrize(("size", "channels"), [(28, 1), (20, 3), (37, 12)])
-def test_conv4_is_the_plain_network(size, channels):
+@pytest.mark.parametrize(
+    ("size", "channels", "pool"), [(28, 1, True), (20, 3, True), (37, 12, True), (28, 1, False)]
+)
+def test_conv4_is_the_plain_network(size, channels, pool):
     """Value, running averages, gradient and the gradient of a meta-step, in float64."""
     x = jax.random.normal(jax.random.key(1), (3, size, size, channels), jnp.float64)
-    model, plain = conv4(filters=4, head=3), PlainConv4()
+    model, plain = conv4(filters=4, head=3, pool=pool), PlainConv4(pool)
     params, state = jax.tree.map(lambda a: a.astype(jnp.float64), model.init(jax.random.key(0), x))
     # Scales of both signs, since the order of scaling and pooling must not matter.
     leaves, structure = jax.tree.flatten(params)
