@@ -108,6 +108,12 @@ _DATA = {
         when=(_IMAGES, Unless("dataset", ("glyphs",), "{} are drawn at 28x28")),
         words="{0}x{0}", about="tasks",
     ),
+    "color": Flag(
+        "enum", "auto", "channels of your images", ("auto", "rgb", "gray"),
+        {"auto": "rgb if any image has color", "rgb": "three", "gray": "one"},
+        when=(OnlyIf("dataset", ("folder",), "the images of {} have channels of their own"),),
+        words="read as {}", about="tasks", usual="auto",
+    ),
     "rotations": Flag("boolean", False, "rotations by 90 degrees as new classes while training",
                       when=(_IMAGES, _TRAINS)),
     "augment": Flag("enum", "none", "augmentation of training images",
@@ -370,7 +376,7 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
 )  # fmt: skip
 
 # Groups that entry points share, in the order of --help.
-DATA = "dataset data_dir split download image_size rotations augment".split()
+DATA = "dataset data_dir split download image_size color rotations augment".split()
 EPISODES = "way shot query".split()
 NETWORK = "backbone filters drop_block global_pool norm".split()
 OUTER = "meta_batch chunk steps eval_every validation_tasks eval_tasks".split()

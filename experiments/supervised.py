@@ -21,6 +21,7 @@ from jmeta import registry
 if TYPE_CHECKING:
     from experiments.runner import Run
     from jmeta.data.class_dataset import ClassDataset
+    from jmeta.data.source import Dataset
 
 ALGORITHMS: dict[str, tuple[str, ...]] = {"vgg11": (), "cl_vgg11": (), "resnet20": (), "cl_resnet20": ()}
 # Mean and deviation of the training images' channels.
@@ -38,6 +39,7 @@ def main(run: Run) -> int:
     settings, algorithm = run.settings, run.settings.algorithm
     with usage_errors():
         source = run.dataset()
+        check_classes(source)
         train, held_out = hold_out(source.splits["train"], settings.held_out)
         if settings.eval_every and held_out is None:
             raise UsageError("--eval_every validates on --held_out images, and none are held out")
@@ -75,6 +77,16 @@ def main(run: Run) -> int:
         validation_tasks=settings.held_out // TEST_BATCH,
         eval_tasks=int(sum(test.counts)) // TEST_BATCH,
     )
+
+
+def check_classes(source: Dataset) -> None:
+    """Raise UsageError unless the training and test images have one list of classes."""
+    train, test = ((len(source.splits[part].counts), source.info.classes[part]) for part in ("train", "test"))
+    if train != test:
+        raise UsageError(
+            f"{source.info.name}: {train[0]} classes of training images and {test[0]} of test images; "
+            "expected the same classes in the same order (jmeta.from_arrays takes the list as `classes`)"
+        )
 
 
 def widths(algorithm: str, shrink: float) -> list[int]:

@@ -21,7 +21,7 @@ def dataset(name: str, **options: Any) -> Dataset:
         `image_size`: height and width in pixels.
         `split`: a published split by name, or for the user's own data a JSON file of class names.
         `seed`: of the division of the user's own classes.
-        `color`: True or False for the user's own images.
+        `color`: "auto", "rgb" or "gray" for the user's own images.
         `cache`: whether, or in which folder, to store decoded images.
         `download`: whether to fetch archives that are missing (Omniglot, CIFAR, MNIST, Fashion-MNIST).
 

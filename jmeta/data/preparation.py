@@ -36,9 +36,13 @@ def preparation(
 
 
 def prepare_examples(preparation: Preparation, key: Key, x: Array) -> Array:
-    """Divide uint8 examples [example, ...] by 255, augment them with `key`, then normalize them."""
+    """Divide uint8 images [example, height, width, channel] by 255, augment with `key`, then normalize.
+
+    Other examples [example, ...] are not scaled; uint8 becomes float32.
+    """
     transform, mean, std = preparation
-    x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+    if x.dtype == jnp.uint8:
+        x = x.astype(jnp.float32) / (255 if x.ndim == 4 else 1)
     if transform is not None:
         x = transform(key, x)
     if mean is not None or std is not None:

@@ -44,3 +44,25 @@ def test_supervised_batches_draw_every_example_with_its_class():
     assert ((counts - 2000 / 6) ** 2 / (2000 / 6)).sum() < 20.5  # chi-squared, 5 degrees, p = 0.001
     with pytest.raises(ValueError, match="at least 1"):
         supervised_batches(data, size=0)
+
+
+@pytest.mark.parametrize("names", [list("abc"), [10, 20, 30]])
+def test_a_part_that_lacks_a_class_keeps_the_labels_of_the_others(names):
+    x = np.arange(5, dtype=np.float32)[:, None]
+    part = from_arrays(x, np.array([names[index] for index in (2, 0, 2, 0, 2)]), classes=names)
+    assert (part.counts.tolist(), part.offsets.tolist()) == ([2, 0, 3], [0, 2, 2])
+    whole = full_batches(part, size=5).query
+    assert whole.y.tolist() == [[0, 0, 2, 2, 2]]
+    assert whole.x.ravel().tolist() == [1, 3, 0, 2, 4]
+    drawn = supervised_batches(part, size=64)(jax.random.key(0)).query
+    assert {(int(x), int(y)) for x, y in zip(drawn.x[:, 0], drawn.y)} == {
+        (1, 0),
+        (3, 0),
+        (0, 2),
+        (2, 2),
+        (4, 2),
+    }
+    with pytest.raises(ValueError, match="is not in `classes`; expected one of the 2 classes"):
+        from_arrays(x, np.array([names[2]] * 5), classes=names[:2])
+    with pytest.raises(ValueError, match="name each once"):
+        from_arrays(x, np.array([names[0]] * 5), classes=[*names, names[0]])

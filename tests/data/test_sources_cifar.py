@@ -1,3 +1,4 @@
+import gzip
 import io
 import tarfile
 
@@ -9,6 +10,7 @@ from jmeta.data import splits
 from jmeta.data.datasets import dataset
 from jmeta.data.sources import cifar
 
+WANTED = ("train.bin", "test.bin", "fine_label_names.txt")
 SIZES = {"cifar_fs": (64, 16, 20), "fc100": (60, 20, 20)}
 
 
@@ -105,6 +107,72 @@ def test_damaged_and_foreign_archives(tmp_path, small):
     write_tar(path, {name: files[name] for name in ("train.bin", "fine_label_names.txt")})
     with one_line("test.bin is missing", path):
         dataset("fc100", data_dir=tmp_path, cache=False)
+
+
+def test_a_tar_is_read_to_its_checksum(tmp_path, small):
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    write_tar(path, binary())
+    whole, members = path.read_bytes(), cifar._binary_members(path, WANTED)
+    assert members == binary()
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        damaged = bytearray(whole)
+        damaged[generator.integers(20, len(whole))] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        with one_line("damaged or truncated", path):
+            cifar._binary_members(path, WANTED)
+    path.write_bytes(whole[:-8])  # all of the tar, without the checksum
+    with one_line("damaged or truncated", path):
+        dataset("cifar_fs", data_dir=tmp_path, cache=False)
+
+
+def test_tar_with_a_file_twice_or_with_more_than_the_authors_have(tmp_path, monkeypatch):
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    write_tar(path, {**binary(), "again/train.bin": b""})
+    with one_line("train.bin more than once", path):
+        cifar._binary_members(path, WANTED)
+    write_tar(path, {**binary(), "notes/readme": bytes(9000)})
+    assert cifar._binary_members(path, WANTED) == binary()
+    monkeypatch.setattr(cifar, "_LARGEST", 9000)
+    with one_line("too large", path):
+        cifar._binary_members(path, WANTED)
+
+
+def tar_header(name, size, type=b"0"):
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    header[124:136], header[156:157] = size, type
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 256 + sum(header[156:]))
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tar_header("train.bin", b"\xff" * 11 + b"\0"),  # minus 256: the next header would be an earlier one
+        tar_header("train.bin", b"\x80" + b"\xff" * 11),
+        tar_header("train.bin", b"00000001000\0"),
+        tar_header("train.bin", b"0000000000x\0"),
+        tar_header("PaxHeader", b"77777777777\0", b"x"),
+        tar_header("train.bin", b"00000000000\0")[:400],
+        b"no tar at all",
+    ],
+)
+def test_damaged_headers_of_a_tar(tmp_path, content):
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    path.write_bytes(gzip.compress(content))
+    with one_line("damaged or truncated archive", path):
+        cifar._binary_members(path, WANTED)
+
+
+def test_links_in_a_tar_are_no_files(tmp_path):
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for type in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+            entry = tarfile.TarInfo("train.bin")
+            entry.type, entry.linkname = type, "/etc/passwd"
+            archive.addfile(entry)
+    with one_line("train.bin is missing", path):
+        cifar.files_by_part(path)
 
 
 def test_class_folders_laid_out_otherwise_or_incomplete(tmp_path, small):

@@ -24,7 +24,7 @@ def test_published_splits_from_class_folders(tmp_path, monkeypatch, name):
     monkeypatch.setattr(class_folders, "image_numbers", lambda: few)
     files = {
         f"{split}/{label}/{row}.jpg": PICTURE
-        for split, labels in zip(("train", "val", "test"), lists.values())
+        for split, labels in zip(("Train", "meta-val", "test"), lists.values())
         for label in labels
         for row in range(2)
     }

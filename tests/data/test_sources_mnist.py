@@ -3,10 +3,11 @@ import struct
 
 import numpy as np
 import pytest
-from source_helpers import noise, one_line, real_data
+from source_helpers import encode, noise, one_line, real_data
 
 from jmeta.data.datasets import dataset
 from jmeta.data.sources import authors, mnist
+from jmeta.data.sources import idx as idx_module
 from jmeta.data.sources.download import prepare_dataset
 from jmeta.data.sources.idx import read_idx
 
@@ -69,7 +70,11 @@ def test_damage_is_one_line(tmp_path):
     images, labels = (folder / name for name in mnist.FILES["train"])
     whole = images.read_bytes()
     for broken, message in [
-        (whole[: len(whole) // 2], "damaged or truncated gzip file"),
+        (whole[: len(whole) // 2], "damaged or truncated archive"),
+        (b"\0\0\x08\x03\0", "truncated idx file (5 bytes)"),
+        (b"\0\0\x08\xff" + bytes(4 * 255), "idx file of 255 axes, expected 3"),
+        (struct.pack(">HBB3I", 0, 8, 3, 0, 2**32 - 1, 2**32 - 1), "damaged idx file"),
+        (struct.pack(">HBB3I", 0, 8, 3, *[2**32 - 1] * 3), "truncated idx file"),
         (gzip.compress(idx(parts()["train"][0])[:-5]), "truncated idx file"),
         (b"<html>", "not an idx file"),
         (gzip.compress(idx(parts()["train"][0][:-1])), "do not fit"),
@@ -85,6 +90,22 @@ def test_damage_is_one_line(tmp_path):
     labels.unlink()
     with one_line("train-labels-idx1-ubyte.gz is missing", folder):
         dataset("mnist", data_dir=tmp_path)
+
+
+def test_files_beyond_the_size_of_the_data_set_are_not_unpacked_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx_module, "_LARGEST", 5000)
+    images = write(tmp_path / "mnist") / mnist.FILES["train"][0]
+    with one_line("too large (more where at most 5,000 bytes are read)", images):
+        dataset("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("change", ["label", "size"])
+def test_prepared_data_of_another_form(tmp_path, monkeypatch, change):
+    label, shape = ("cat", (28, 28)) if change == "label" else ("7", (28, 27))
+    files = {label: [("record 0", lambda: encode(noise(0, *shape)))]}
+    monkeypatch.setattr(mnist, "read_prepared", lambda *_, **__: files)
+    with one_line("'cat', which is none of mnist" if change == "label" else "shape (28, 27, 1)", tmp_path):
+        mnist._from_prepared(tmp_path, "mnist", "train")
 
 
 def test_incomplete_data_are_refused(tmp_path, monkeypatch):
@@ -104,7 +125,7 @@ def test_every_archive_has_an_address_and_a_checksum():
 def test_real_data(name, first, monkeypatch):
     monkeypatch.setattr(mnist, "_SIZES", {"train": 60_000, "test": 10_000})
     folder = real_data(name)
-    labels = read_idx(folder / name / mnist.FILES["train"][1])
+    labels = read_idx(folder / name / mnist.FILES["train"][1], axes=1)
     assert labels[:4].tolist() == first
     data = dataset(name, data_dir=folder)
     assert data.splits["test"].counts.sum() == 10_000 and data.splits["train"].examples.max() == 255

@@ -76,6 +76,17 @@ def test_a_run_learns_to_tell_colors(tmp_path, monkeypatch, capsys):
     assert differences(tmp_path, tmp_path).tasks == 5  # batch by batch
 
 
+def test_parts_with_other_classes_are_refused():
+    source = colored_images()
+    assert supervised.check_classes(source) is None
+    lacking = source.splits["test"]._replace(counts=np.full(9, 10), offsets=np.arange(9) * 10)
+    with pytest.raises(UsageError, match="cifar10: 10 classes of training images and 9 of test images"):
+        supervised.check_classes(source._replace(splits={**source.splits, "test": lacking}))
+    names = {"train": source.info.classes["train"], "test": source.info.classes["train"][::-1]}
+    with pytest.raises(UsageError, match="the same classes in the same order"):
+        supervised.check_classes(source._replace(info=source.info._replace(classes=names)))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from jmeta.data.sources.guard import reading
+
 _IMAGENET = "ImageNet's terms of access: non-commercial research and education"
 _CIFAR = "none stated by its authors (Krizhevsky 2009); images collected from the web, for research"
 _PROCEDURAL = "Apache-2.0 (made by jmeta)"
@@ -87,7 +89,7 @@ def checksum_notes(paths: Sequence[Path], prefix: str = "") -> tuple[str, ...]:
     notes = []
     for path in paths:
         if path.is_file():
-            with path.open("rb") as file:
+            with reading(path), path.open("rb") as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == SHA256.get(prefix + path.name)
             notes += [] if same else [f"the checksum of {path.name} differs from the authors' archive"]
     return tuple(notes)

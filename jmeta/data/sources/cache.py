@@ -8,16 +8,21 @@ import logging
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jmeta.data.sources.guard import check_plain, read_json
 from jmeta.data.sources.images import ImageClasses
+from jmeta.data.sources.locate import expand
 from jmeta.data.sources.store import walk
 
-_FORMAT = 1  # of the files and of the decoding; a change leaves the old files unused
+_FORMAT = 2  # of the files and of the decoding; a change leaves the old files unused
+_BLOCK = 1 << 20  # bytes
 
 
 def cached(
@@ -35,13 +40,17 @@ def cached(
       cache: the folder of the entries; True is $XDG_CACHE_HOME/jmeta (by default ~/.cache/jmeta), and False
         stores nothing.
 
-    Entries are written whole and may be deleted at any time. A damaged entry, or a folder that cannot be
-    written, costs time and nothing else.
+    Entries are written whole and may be deleted at any time; each is compared with its checksum when it is
+    read. A damaged entry, or a folder that is not known or cannot be written, costs time and nothing else.
     """
     if cache is False:
         return build()
-    digest = _digest(paths, facts)
-    entry = (_default_folder() if cache is True else Path(cache)) / f"{facts['name']}-{digest}"
+    try:
+        folder = _default_folder() if cache is True else expand(cache)
+        entry = folder / f"{facts['name']}-{_digest(paths, facts)}"
+    except Exception as error:  # no home folder, a link to nothing: `build` is the one to say if it matters
+        logging.warning("decoded images are not cached: %s", error)
+        return build()
     images = _read(entry)
     if images is None:
         images = build()
@@ -50,28 +59,61 @@ def cached(
 
 
 def _default_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jmeta"
+    variable = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(variable):  # its standard: then it is void
+        return expand("~/.cache", "set XDG_CACHE_HOME") / "jmeta"
+    return Path(variable) / "jmeta"
 
 
 def _digest(paths: Sequence[Path], facts: dict[str, Any]) -> str:
     hashed = hashlib.sha256(json.dumps([_FORMAT, facts], sort_keys=True).encode())
     for path in paths:
-        hashed.update(f"{path.resolve()}\n".encode())
-        for name in sorted(walk(path)[0]) if path.is_dir() else [""]:
+        hashed.update(os.fsencode(path.resolve()) + b"\n")
+        files, folders = walk(path) if path.is_dir() else ([""], [])
+        for name in sorted(folders):  # an empty one is an error of `build`
+            hashed.update(os.fsencode(name) + b"/\n")
+        for name in sorted(files):
             status = os.stat(path / name)
-            hashed.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            facts_of_file = f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_mode}\n"
+            hashed.update(os.fsencode(name) + facts_of_file.encode())
     return hashed.hexdigest()[:20]
 
 
 def _read(entry: Path) -> ImageClasses | None:
+    """Return the images of an entry, or None if it is absent, damaged, or another entry under its name."""
     try:
-        index = json.loads((entry / "index.json").read_text("utf-8"))
-        examples = np.load(entry / "examples.npy", mmap_mode="r", allow_pickle=False)
-        complete = list(examples.shape) == index["shape"] and examples.dtype == np.uint8
-        fields = (tuple(index[field]) for field in ("classes", "counts", "notes"))
-        return ImageClasses(examples, *fields) if complete else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        index = read_json(entry / "index.json")
+        crc = index.pop("crc32")
+        if crc != _checksum(entry, index, entry.name):
+            return None
+        examples = np.lib.format.open_memmap(entry / "examples.npy", mode="r")
+        return _check(ImageClasses(examples, **{field: tuple(values) for field, values in index.items()}))
+    except Exception:  # damage may raise anything
         return None
+
+
+def _checksum(entry: Path, index: dict[str, Any], name: str) -> int:
+    """Compute the CRC-32 of the examples in the folder `entry`, the `index` and the entry's `name`."""
+    check_plain(entry / "examples.npy")
+    with (entry / "examples.npy").open("rb") as file:
+        crc = 0
+        for block in iter(partial(file.read, _BLOCK), b""):
+            crc = zlib.crc32(block, crc)
+    return zlib.crc32(json.dumps([name, index], sort_keys=True).encode(), crc)
+
+
+def _check(images: ImageClasses) -> ImageClasses | None:
+    """Return the images if they may be a result of `load_images`, or else None."""
+    examples, classes, counts, notes = images
+    fits = (
+        examples.dtype == np.uint8
+        and examples.ndim == 4
+        and all(isinstance(text, str) for text in (*classes, *notes))
+        and all(type(count) is int and count > 0 for count in counts)
+        and len(set(classes)) == len(classes) == len(counts) > 0
+        and sum(counts) == len(examples)
+    )
+    return images if fits else None
 
 
 def _write(entry: Path, images: ImageClasses) -> None:
@@ -80,15 +122,23 @@ def _write(entry: Path, images: ImageClasses) -> None:
         entry.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
         np.save(temporary / "examples.npy", images.examples, allow_pickle=False)
-        index = {"shape": images.examples.shape, **images._asdict()}
+        index = images._asdict()
         del index["examples"]
+        index["crc32"] = _checksum(temporary, index, entry.name)
         (temporary / "index.json").write_text(json.dumps(index), "utf-8")
         if _read(entry) is None:
-            shutil.rmtree(entry, ignore_errors=True)  # damaged
+            _remove(entry)  # damaged
         os.replace(temporary, entry)
-    except OSError as error:
+    except Exception as error:  # a disk that is full or read-only, and the like
         if _read(entry) is None:  # or else another process was faster
             logging.warning("decoded images are not cached: %s", error)
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,12 +3,10 @@ CIFAR-FS (Bertinetto et al. 2019) and FC100 (Oreshkin et al. 2018)."""
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import tarfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from jmeta.data.errors import DataError
 from jmeta.data.source import Dataset, DatasetInfo
 from jmeta.data.sources.authors import LICENSES, PUBLISHED_SPLITS, checksum_notes
 from jmeta.data.sources.cache import cached
+from jmeta.data.sources.guard import read_file, read_unpacked, reading
 from jmeta.data.sources.images import Decoding, File, ImageClasses, check_image_counts, load_images, take
 from jmeta.data.sources.locate import Download, locate, locate_or_download
 from jmeta.data.sources.prepared import find_prepared, is_prepared, read_prepared
@@ -29,6 +28,9 @@ from jmeta.data.sources.store import open_store
 _PARTS = ("train", "test")
 _IMAGES_PER_CLASS = 600  # of CIFAR-100: 500 in train and 100 in test
 _SIZES = {"train": 50_000, "test": 10_000}
+_LARGEST = 200 << 20  # bytes of an archive unpacked; those of the authors have 185 million
+_WITHOUT_CONTENT = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE,
+                    tarfile.BLKTYPE)  # fmt: skip
 
 
 class Archive(NamedTuple):
@@ -276,16 +278,32 @@ def _records(raw: bytes, member: str, path: Path, archive: Archive) -> np.ndarra
 
 
 def _binary_members(path: Path, wanted: Sequence[str]) -> dict[str, bytes]:
-    try:
-        if path.is_dir():
-            return {name: (path / name).read_bytes() for name in wanted if (path / name).exists()}
-        members = {}
-        with tarfile.open(path) as archive:
-            for entry in archive:
-                if entry.isfile() and (file := archive.extractfile(entry)) is not None:
-                    members[PurePosixPath(entry.name).name] = file.read()
-        return members
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"damaged or truncated archive ({error})", path, "fetch it again") from error
-    except OSError as error:
-        raise DataError(f"cannot read ({error.strerror or error})", path) from error
+    if path.is_dir():
+        return {name: read_file(path / name, _LARGEST) for name in wanted if (path / name).exists()}
+    content = read_unpacked(path, _LARGEST)  # to its checksum, which lies behind the end of the tar
+    members: dict[str, bytes] = {}
+    with reading(path, "damaged or truncated archive"):
+        for name, member in _tar_files(content):
+            if name in members:
+                raise DataError(f"the archive has {name} more than once", path, "fetch it again")
+            if name in wanted:
+                members[name] = bytes(member)
+    return members
+
+
+def _tar_files(content: bytes) -> Iterator[tuple[str, memoryview]]:
+    """Yield the files of a tar archive, each by the last part of its name.
+
+    Every step goes forward by the size of a member, which `tarfile` does not ensure, and the extended headers
+    of pax and GNU are skipped: they serve longer names and larger files than these. Raises ValueError or
+    `tarfile.HeaderError` if it is damaged.
+    """
+    block, offset = tarfile.BLOCKSIZE, 0
+    while any(header := content[offset : offset + block]):
+        entry = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        start, size = offset + block, 0 if entry.type in _WITHOUT_CONTENT else entry.size
+        if not 0 <= size <= len(content) - start:
+            raise ValueError(f"a member of {size} bytes")
+        if entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+            yield PurePosixPath(entry.name).name, memoryview(content)[start : start + size]
+        offset = start + -(-size // block) * block

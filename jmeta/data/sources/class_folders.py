@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jmeta.data import splits
 from jmeta.data.episodes import from_splits
 from jmeta.data.errors import DataError
-from jmeta.data.source import Dataset, DatasetInfo
+from jmeta.data.source import SPLITS, Dataset, DatasetInfo
 from jmeta.data.sources.authors import LICENSES, PUBLISHED_SPLITS
 from jmeta.data.sources.cache import cached
 from jmeta.data.sources.images import Decoding, File, ImageClasses, check_image_counts, load_images, take
@@ -24,7 +24,7 @@ from jmeta.data.sources.locate import locate
 from jmeta.data.sources.store import open_store
 
 _IMAGES_PER_CLASS = 600  # of miniImageNet
-_PLACES = ("", "train", "val", "validation", "test", "images", "CUB_200_2011/images")
+_PLACES = ("", "images", "CUB_200_2011/images")  # beside the folders of splits, however spelled
 _ILSVRC = re.compile(r"n\d{8}_(\d+)\.jpe?g", re.IGNORECASE)
 
 
@@ -50,8 +50,8 @@ def mini_imagenet(
 
     Args:
       data_dir: the folder (else $JMETA_DATA) with folders <wnid>/ of images, or those below train/, val/ and
-        test/, or a zip of them: 600 images a class, or the training images of ILSVRC-2012
-        (`<wnid>_<id>.JPEG`), of which the published 600 are taken.
+        test/, in any spelling of `jmeta.data.splits.canonical_split`, or a zip of them: 600 images a class,
+        or the training images of ILSVRC-2012 (`<wnid>_<id>.JPEG`), of which the published 600 are taken.
       image_size: height and width in pixels.
       cache: see `jmeta.data.sources.cache.cached`.
 
@@ -132,7 +132,9 @@ def _find(published: _Published, classes: Sequence[str], folder: Path) -> list[P
     archives = [folder / f"{name}.zip" for name in published.folders]
     if there := [path for path in archives if path.is_file()]:
         return there[:1]
-    places = [folder / place for place in _PLACES if (folder / place).is_dir()]
+    there = sorted(folder.iterdir())
+    parts = [path for split in SPLITS for path in there if splits.canonical_split(path.name) == split]
+    places = [path for path in (*(folder / place for place in _PLACES), *parts) if path.is_dir()]
     paths = {
         name: next((place / name for place in places if (place / name).is_dir()), None) for name in classes
     }

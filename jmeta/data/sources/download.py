@@ -26,7 +26,7 @@ from jmeta.data.errors import DataError
 from jmeta.data.sources import cifar, mnist, omniglot
 from jmeta.data.sources.authors import URLS
 from jmeta.data.sources.images import File
-from jmeta.data.sources.locate import tfds_folder
+from jmeta.data.sources.locate import expand, tfds_folder
 from jmeta.data.sources.store import open_store
 from jmeta.data.splits import published_split
 
@@ -177,13 +177,13 @@ def prepare_dataset(
     Raises:
       DataError: if that fails, within seconds if there is no network.
     """
-    target = Path(data_dir).expanduser() if data_dir is not None else tfds_folder()
+    target = expand(data_dir) if data_dir is not None else tfds_folder()
     builder_class = BUILDERS[name]
     if archives is None:
         for file in builder_class.ARCHIVES:
             _check_reachable(URLS[file])
     else:
-        archives = Path(archives).expanduser()
+        archives = expand(archives)
     try:
         builder = builder_class(data_dir=os.fspath(target), file_format="array_record")
         config = tfds.download.DownloadConfig(manual_dir=archives)

@@ -2,51 +2,78 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+
+import numpy as np
 
 from jmeta.data.class_dataset import ClassDataset
 from jmeta.data.episodes import from_splits
 from jmeta.data.errors import DataError
-from jmeta.data.source import SPLITS, Dataset, DatasetInfo
+from jmeta.data.source import Dataset, DatasetInfo
 from jmeta.data.sources.authors import LICENSES
 from jmeta.data.sources.cache import cached
 from jmeta.data.sources.images import Decoding, File, ImageClasses, load_images, take
-from jmeta.data.sources.locate import roots
+from jmeta.data.sources.locate import expand, roots
+from jmeta.data.sources.stated import (
+    classes_left_out,
+    classes_named_after_splits,
+    divide_by_folders,
+    read_split_file,
+)
 from jmeta.data.sources.store import Store, open_store
-from jmeta.data.splits import ClassSplit, split_by_seed
+from jmeta.data.splits import ClassSplit, canonical_split, split_by_seed
 
 SHARES = {"train": 0.64, "validation": 0.16, "test": 0.2}  # of the classes; those of miniImageNet
-_SPLIT_FOLDERS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation",
-                  "test": "test"}  # fmt: skip
+COLORS = {"auto": None, "rgb": True, "gray": False}
+_LAYOUT = "expected a folder of images for each class, <class>/<image>"
+# Files of these types are no images: that they are not read goes without saying.
+_TEXTS = set(".csv .db .htm .html .ini .json .log .mat .md .pdf .py .rst .tsv .txt .xml .yaml .yml".split())
 
 
 def from_folder(
     path: str | os.PathLike[str],
     image_size: int | None = None,
     *,
-    color: bool | None = None,
+    color: str = "auto",
+    classes: Sequence[str] | None = None,
     cache: bool | str = False,
 ) -> ClassDataset:
-    """Load all classes of a folder, or zip archive, of class folders of images, in the order of their names.
+    """Load all classes of a folder, or zip archive, of class folders of images.
 
     Args:
       path: the folder or archive.
       image_size: side in pixels to which images are resized (Pillow's Lanczos filter); None leaves their
         size, which must then be the same for all.
-      color: True for three channels, False for one; None leaves them, and all images must then agree.
+      color: "rgb" for three channels, "gray" for one, "auto" for three if the file of any image has color
+        channels or a palette. Transparent pixels are over white.
+      classes: the names of the classes, in the order of their labels, by default those of the folders,
+        sorted. Give the parts of a data set the same list: a class may have no images in one of them.
       cache: see `jmeta.data.sources.cache.cached`.
 
     Raises:
-      DataError: for a missing or damaged file, an empty class, and mixed sizes or channels.
+      DataError: for a missing or damaged file, an empty class, mixed sizes, and a folder that is not in
+        `classes`; ValueError for another color.
+
+    A warning is logged if files of types that are not read were left out, and if gray images are read as RGB.
     """
     where = roots(path)[0]
-    images = _images(where, Decoding(image_size, color), cache)
-    return take(images, images.classes)
+    images = _images(where, image_size, color, cache)
+    for note in images.notes:
+        logging.warning("%s: %s", where, note)
+    names = images.classes if classes is None else tuple(classes)
+    if unknown := sorted(set(images.classes) - set(names)):
+        raise DataError(
+            f"class folder {unknown[0]!r} is not in `classes`", where, "add it, or remove the folder"
+        )
+    there = take(images, [name for name in names if name in images.classes])
+    size = dict(zip(images.classes, images.counts))
+    counts = np.array([size.get(name, 0) for name in names], np.int32)
+    return there._replace(offsets=(np.cumsum(counts) - counts).astype(np.int32), counts=counts)
 
 
 def folder(
@@ -55,119 +82,111 @@ def folder(
     image_size: int | None = None,
     split: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    color: bool | None = None,
+    color: str = "auto",
     cache: bool | str = True,
 ) -> Dataset:
     """Load the user's own images as a data set of three class splits.
 
-    The classes are divided by the file `split`; else by folders train/, validation/ (or val/) and test/ above
-    the class folders; else by `jmeta.data.splits.split_by_seed`, 64/16/20 %.
+    The classes are divided by the file `split`; else by folders train/, validation/ and test/ above the class
+    folders, also as `jmeta.data.splits.canonical_split` spells them; else, if no folder is named after a
+    split, by `jmeta.data.splits.split_by_seed`, 64/16/20 %. Notes say what was left out: files of types that
+    are not read, and classes that `split` does not name.
 
     Args:
       data_dir: a folder of class folders of images, <class>/<image>, or a zip of them; a class may lie
         deeper, and its name is then its path.
       image_size: see `from_folder`.
-      split: a JSON file, {"train": [class, ...], "validation": [...], "test": [...]}.
+      split: a JSON file, {"train": [class, ...], "validation": [...], "test": [...]}, its path, or its name
+        in `data_dir`.
       seed: of the division.
       color: see `from_folder`.
       cache: see `jmeta.data.sources.cache.cached`.
 
     Raises:
-      DataError: for the reasons of `from_folder`, and if a class is in two splits.
+      DataError: for the reasons of `from_folder`, if a class is in two splits, and if the names of folders
+        or keys are not understood; ValueError for another color.
     """
     if data_dir is None:
         raise DataError("folder: no folder is named", None, "name the folder of class folders with data_dir")
     where = roots(data_dir)[0]
-    images = _images(where, Decoding(image_size, color), cache)
-    classes, origin = _divide(images.classes, where, split, seed)
-    info = DatasetInfo(where.stem, LICENSES["folder"], origin, classes, images.examples.shape[1:])
+    images = _images(where, image_size, color, cache)
+    classes, origin, notes = _divide(images.classes, where, split, seed)
+    shape, notes = images.examples.shape[1:], images.notes + notes
+    info = DatasetInfo(where.stem, LICENSES["folder"], origin, classes, shape, notes)
     return from_splits(info, {name: take(images, members) for name, members in classes.items()})
 
 
-def _images(where: Path, decoding: Decoding, cache: bool | str) -> ImageClasses:
+def _images(where: Path, image_size: int | None, color: str, cache: bool | str) -> ImageClasses:
+    if color not in COLORS:
+        raise ValueError(f"color={color!r}; expected one of {', '.join(COLORS)}")
+    decoding = Decoding(image_size, COLORS[color])
     settings = {"name": "folder", **decoding._asdict()}
     return cached([where], settings, partial(_load, where, decoding), cache)
 
 
 def _load(where: Path, decoding: Decoding) -> ImageClasses:
-    return load_images(class_files(open_store(where)), decoding)
+    store = open_store(where)
+    images = load_images(class_files(store), decoding)
+    return images._replace(notes=images.notes + _files_left_out(store.others))
 
 
 def class_files(store: Store) -> dict[str, list[File]]:
-    """Return the files of each class, named by its path below the deepest folder that holds all classes.
+    """Return the files of each class, named by its path below the deepest folder that holds all classes, or
+    below the folder that holds the one folder that is named after a split.
 
     Raises DataError if there is no image, one lies outside a class folder, or a class folder is empty.
     """
-    layout = "expected a folder of images for each class, <class>/<image>"
     parents = {name: PurePosixPath(name).parent.as_posix() for name in store.files}
     if not parents:
-        raise DataError("no image found", store.where, layout)
+        left_out = "".join(f" ({note})" for note in _files_left_out(store.others))
+        raise DataError(f"no image found{left_out}", store.where, _advice(store.others))
     inner = {parent for name in store.folders if (parent := PurePosixPath(name).parent.as_posix()) != "."}
     leaves = set(store.folders) - inner
     if empty := sorted(leaves - set(parents.values())):
-        raise DataError(f"class folder {empty[0]!r} has no image", store.where, "fill it or remove it")
+        others = [name for name in store.others if name.startswith(f"{empty[0]}/")]
+        left_out = "".join(f" ({note})" for note in _files_left_out(others))
+        advice = _advice(others) if others else "fill it or remove it"
+        raise DataError(f"class folder {empty[0]!r} has no image{left_out}", store.where, advice)
     if loose := [name for name, parent in parents.items() if parent == "." or parent in inner]:
-        raise DataError(f"image {loose[0]!r} is in no class folder", store.where, layout)
-    shared = os.path.commonpath([PurePosixPath(parent).parent for parent in parents.values()])
+        raise DataError(f"image {loose[0]!r} is in no class folder", store.where, _LAYOUT)
+    shared = PurePosixPath(os.path.commonpath([PurePosixPath(parent).parent for parent in parents.values()]))
+    named = [index for index, part in enumerate(shared.parts) if canonical_split(part)]
+    root = PurePosixPath(*shared.parts[: named[0]] if named else shared.parts)
     files: dict[str, list[File]] = {}
     for name, parent in sorted(parents.items()):
-        label = PurePosixPath(parent).relative_to(shared or ".").as_posix()
-        files.setdefault(label, []).append(store.file(name))
+        files.setdefault(PurePosixPath(parent).relative_to(root).as_posix(), []).append(store.file(name))
     return dict(sorted(files.items()))
+
+
+def _files_left_out(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the files that are neither images that are read nor texts, by their endings."""
+    endings = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
+    unread = [f"{number} {ending}" for ending, number in sorted(endings.items()) if ending not in _TEXTS]
+    return (f"files of types that are not read were left out: {', '.join(unread)}",) if unread else ()
+
+
+def _advice(others: Sequence[str]) -> str:
+    return "convert them to PNG or JPEG" if _files_left_out(others) else _LAYOUT
 
 
 def _divide(
     classes: Sequence[str], where: Path, split: str | os.PathLike[str] | None, seed: int
-) -> tuple[ClassSplit, str]:
-    """Return the classes of each split, and the origin of the division."""
+) -> tuple[ClassSplit, str, tuple[str, ...]]:
+    """Return the classes of each split, the origin of the division, and notes on it."""
     if split is not None:
-        return read_split_file(_split_file(Path(split), where), classes), f"the file {Path(split).name}"
-    tops = {name.partition("/")[0] for name in classes if "/" in name}
-    if all("/" in name for name in classes) and tops <= set(_SPLIT_FOLDERS):
-        grouped: dict[str, list[str]] = {name: [] for name in SPLITS}
-        for name in classes:
-            grouped[_SPLIT_FOLDERS[name.partition("/")[0]]].append(name)
-        return _check_classes(grouped, [name.partition("/")[2] for name in classes], where), "the folders"
+        path = _split_file(expand(split), where)
+        division = read_split_file(path, classes)
+        return division, f"the file {path.name}", classes_left_out(division, classes)
+    stated = divide_by_folders(classes, where)
+    if stated is not None:
+        return stated, "the folders", ()
     if len(classes) < 3:
         advice = "three splits need 3; give more classes, or load them alone with jmeta.from_folder"
         raise DataError(f"only {len(classes)} classes", where, advice)
-    return split_by_seed(classes, seed, SHARES), f"by seed {seed}, 64/16/20 % of the classes"
+    origin = f"by seed {seed}, 64/16/20 % of the classes"
+    return split_by_seed(classes, seed, SHARES), origin, classes_named_after_splits(classes)
 
 
 def _split_file(split: Path, where: Path) -> Path:
     beside = where / split
     return split if split.exists() or not beside.exists() else beside
-
-
-def read_split_file(path: Path, classes: Iterable[str]) -> ClassSplit:
-    """Read a split file, JSON {"train": [class, ...], "validation": [...], "test": [...]}.
-
-    Raises DataError if it cannot be read, lacks a split, or names a class that is unknown or named before.
-    """
-    try:
-        lists = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        what = f"cannot read the split file ({error})"
-        raise DataError(what, path, "correct the path or the file") from error
-    if not (isinstance(lists, dict) and all(_is_list_of_names(lists.get(name)) for name in SPLITS)):
-        advice = 'expected {"train": [class, ...], "validation": [...], "test": [...]}'
-        raise DataError("the split file lacks a split", path, advice)
-    grouped = {name: [str(label) for label in lists[name]] for name in SPLITS}
-    named = [label for labels in grouped.values() for label in labels]
-    if unknown := sorted(set(named) - set(classes)):
-        what = f"the split file names {len(unknown)} classes that are not there, {unknown[0]!r} the first"
-        raise DataError(what, path, "correct the names")
-    return _check_classes(grouped, named, path)
-
-
-def _is_list_of_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(label, (str, int)) for label in value)
-
-
-def _check_classes(grouped: Mapping[str, Sequence[str]], names: Sequence[str], where: Path) -> ClassSplit:
-    if lacking := [split for split, members in grouped.items() if not members]:
-        raise DataError(f"split {lacking[0]!r} has no class", where, "three splits are needed")
-    if twice := sorted(name for name in set(names) if names.count(name) > 1):
-        advice = "few-shot learning tests on new classes: give every class to one split"
-        raise DataError(f"class {twice[0]!r} is in more than one split", where, advice)
-    return {split: tuple(members) for split, members in grouped.items()}

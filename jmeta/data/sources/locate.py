@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from jmeta.data.errors import DataError
+from jmeta.data.sources.guard import reading
 
 _Located = TypeVar("_Located")
 Download = Callable[[str], object]  # downloads and prepares the data set of a builder by its name
@@ -20,12 +21,30 @@ def roots(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     if data_dir is not None:
         return [_existing(data_dir, "data_dir")]
     variable = os.environ.get("JMETA_DATA")
-    return [*([_existing(variable, "JMETA_DATA")] if variable else []), tfds_folder()]
+    named = [_existing(variable, "JMETA_DATA")] if variable else []
+    try:
+        return [*named, tfds_folder()]
+    except DataError:
+        if named:
+            return named
+        raise
 
 
 def tfds_folder() -> Path:
-    """Return the folder in which tensorflow-datasets keeps the data sets that it prepares."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """Return the folder in which tensorflow-datasets keeps the data sets that it prepares.
+
+    Raises DataError if it is in the home folder and there is none.
+    """
+    variable = os.environ.get("TFDS_DATA_DIR")
+    return expand(variable or "~/tensorflow_datasets", "name the folder with data_dir or JMETA_DATA")
+
+
+def expand(path: str | os.PathLike[str], advice: str = "write the path without ~") -> Path:
+    """Return `path` with the home folder in place of "~". Raises DataError with `advice` if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # an unknown user, or a container without HOME for a number as user
+        raise DataError("the home folder is not known", path, advice) from error
 
 
 def locate(
@@ -40,15 +59,14 @@ def locate(
 
     Raises DataError if there is none; it names the folders searched and the files `expected` in them.
     """
-    searched = roots(data_dir)
+    searched, pickles = roots(data_dir), []
     for root in searched:
         for folder in (*(root / below for below in folders), root):
-            if folder.exists() and (located := find(folder)) is not None:
-                return located
-    tried = [
-        path for root in searched for path in (root, *(root / below for below in folders)) if path.is_dir()
-    ]
-    pickles = [path.name for folder in tried for path in folder.iterdir() if is_pickle(path)]
+            with reading(folder, "cannot be searched"):
+                if folder.exists() and (located := find(folder)) is not None:
+                    return located
+                if folder.is_dir():
+                    pickles += [path.name for path in folder.iterdir() if is_pickle(path)]
     refused = f" ({pickles[0]} is there, but pickles run code and are never loaded)" if pickles else ""
     raise DataError(
         f"{name}: no data found",
@@ -78,7 +96,8 @@ def is_pickle(path: Path) -> bool:
 
 
 def _existing(path: str | os.PathLike[str], origin: str) -> Path:
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"{origin} names a folder that does not exist", path, "correct the path")
+    path = expand(path)
+    with reading(path):
+        if not path.exists():
+            raise DataError(f"{origin} names a folder that does not exist", path, "correct the path")
     return path

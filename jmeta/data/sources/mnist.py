@@ -113,8 +113,8 @@ def read_part(files: tuple[Path, ...], part: str) -> LabeledImages:
     Raises DataError if images and labels do not fit each other or do not have MNIST's form.
     """
     start = 2 * list(FILES).index(part)
-    images, labels = map(read_idx, files[start : start + 2])
-    if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+    images, labels = read_idx(files[start], axes=3), read_idx(files[start + 1], axes=1)
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
         raise DataError(
             f"images {images.shape} and labels {labels.shape} do not fit; expected [n, 28, 28] and [n]",
             files[start],
@@ -129,8 +129,14 @@ def _from_prepared(path: Path, name: str, part: str) -> LabeledImages:
     index = {label: number for number, label in enumerate(LABEL_NAMES[name])}
     files = read_prepared(path, str, splits=(part,))
     decoding = Decoding(None, color=False)
+    if unknown := sorted(set(files) - set(index)):
+        raise DataError(f"it has the label {unknown[0]!r}, which is none of {name}", path, "prepare it again")
     images = [decode(where, read(), decoding) for members in files.values() for where, read in members]
     labels = [index[label] for label, members in files.items() for _ in members]
+    if shapes := sorted({image.shape for image in images} - {(28, 28, 1)}):
+        raise DataError(
+            f"it has an image of shape {shapes[0]}, expected (28, 28, 1)", path, "prepare it again"
+        )
     return LabeledImages(np.stack(images), np.asarray(labels, np.uint8))
 
 
@@ -139,4 +145,4 @@ def _grouped(labeled: LabeledImages, part: str, where: Path) -> ClassDataset:
         raise DataError(
             f"{part} has {len(labeled.labels)} images, expected {_SIZES[part]}", where, "fetch it again"
         )
-    return from_arrays(labeled.images, labeled.labels)
+    return from_arrays(labeled.images, labeled.labels, classes=range(10))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from jmeta.data.errors import DataError
+from jmeta.data.sources.guard import reading
 from jmeta.data.sources.images import File
 
 
@@ -38,7 +38,8 @@ def read_prepared(
     import tensorflow_datasets as tfds
 
     files: dict[str, list[File]] = {}
-    try:
+    advice = "prepare it again with file_format='array_record', or give the authors' archives"
+    with reading(path, "cannot read what tensorflow-datasets prepared", advice):
         builder = tfds.builder_from_directory(path)
         names = [class_of_label(name) for name in builder.info.features["label"].names]
         for split in splits:
@@ -46,7 +47,4 @@ def read_prepared(
             for row, example in enumerate(source.__getitems__(range(len(source)))):
                 file = f"{path}!{split} record {row}", partial(bytes, example["image"])
                 files.setdefault(names[example["label"]], []).append(file)
-    except Exception as error:  # of many kinds: other formats, missing shards, other features
-        advice = "prepare it again with file_format='array_record', or give the authors' archives"
-        raise DataError(f"cannot read what tensorflow-datasets prepared ({error})", path, advice) from error
     return files

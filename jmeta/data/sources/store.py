@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -12,18 +11,27 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from jmeta.data.errors import DataError
+from jmeta.data.sources.guard import (
+    LARGEST_IMAGE,
+    check_directory,
+    check_plain,
+    read_file,
+    read_stream,
+    reading,
+)
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 class Store(NamedTuple):
     """A folder tree or an archive: its path `where`, the image `files` and all `folders` (relative names with
-    "/", sorted), and `read(name) -> bytes`."""
+    "/", sorted), `read(name) -> bytes`, and the `others`, visible files that are no images that we read."""
 
     where: Path
     files: tuple[str, ...]
     folders: tuple[str, ...]
     read: Callable[[str], bytes]
+    others: tuple[str, ...] = ()
 
     def file(self, name: str) -> tuple[str, Callable[[], bytes]]:
         """Return a file's full name for messages, and the function that reads it."""
@@ -33,15 +41,16 @@ class Store(NamedTuple):
 def open_store(path: Path) -> Store:
     """List the images of a folder tree or a zip archive.
 
-    Hidden files, and files of other types, are skipped. Raises DataError for a path that is missing, cannot
-    be read, is neither a folder nor a zip archive, is truncated, or contains the same name twice.
+    Hidden files are left out. Raises DataError for a path that is missing, cannot be read, is neither a
+    folder nor a zip archive, is truncated, or contains a name twice or one that leads out of it; `read`
+    raises it for a file that is damaged, is no plain file, or has more than `LARGEST_IMAGE` bytes.
     """
-    try:
-        return _folder(path) if path.is_dir() else _zip(path)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"damaged or truncated zip archive ({error})", path, _advice(path)) from error
-    except OSError as error:
-        raise DataError(f"cannot read ({error.strerror or error})", path) from error
+    with reading(path):
+        if path.is_dir():
+            return _folder(path)
+        check_plain(path)
+        with reading(path, "damaged or truncated zip archive", _advice(path)):
+            return _zip(path)
 
 
 def walk(root: Path) -> tuple[list[str], list[str]]:
@@ -66,12 +75,9 @@ def _folder(root: Path) -> Store:
     files, folders = walk(root)
 
     def read(name: str) -> bytes:
-        try:
-            return (root / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read ({error.strerror})", root / name) from error
+        return read_file(root / name, LARGEST_IMAGE)
 
-    return Store(root, _images(files), tuple(sorted(folders)), read)
+    return Store(root, _images(files), tuple(sorted(folders)), read, _others(files))
 
 
 def _zip(path: Path) -> Store:
@@ -81,23 +87,30 @@ def _zip(path: Path) -> Store:
     twice = [name for name, number in Counter(files).items() if number > 1]
     if twice:
         raise DataError(f"the archive has {twice[0]!r} more than once", path, "make the archive anew")
+    if outside := [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]:
+        raise DataError(f"the archive has {outside[0]!r}, outside of it", path, "make the archive anew")
+    images = _images(files)
+    check_directory(archive, set(names) - set(images))
     folders = {name.rstrip("/") for name in names if name.endswith("/")}
     for name in {name.rpartition("/")[0] for name in files}:
         folders.update(parent.as_posix() for parent in (PurePosixPath(name), *PurePosixPath(name).parents))
 
     def read(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-            where = f"{path}!{name}"
-            raise DataError(f"damaged file in the archive ({error})", where, "fetch it again") from error
+        where = f"{path}!{name}"
+        with reading(where, "damaged file in the archive"), archive.open(name) as member:
+            return read_stream(member, LARGEST_IMAGE, where, archive.getinfo(name).file_size)
 
     folders = {name for name in folders if not _is_hidden(PurePosixPath(name))} - {"."}
-    return Store(path, _images(files), tuple(sorted(folders)), read)
+    return Store(path, images, tuple(sorted(folders)), read, _others(files))
 
 
 def _images(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _is_image(PurePosixPath(name))))
+
+
+def _others(names: list[str]) -> tuple[str, ...]:
+    paths = map(PurePosixPath, names)
+    return tuple(sorted(path.as_posix() for path in paths if not (_is_image(path) or _is_hidden(path))))
 
 
 def _is_image(name: PurePosixPath) -> bool:

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
 ClassSplit = dict[str, tuple[str, ...]]
+
+# The keys of the lists beside this file that are no splits.
+FACTS = (
+    "dataset", "split", "key", "names", "categories", "train_superclasses", "val_superclasses",
+    "test_superclasses",
+)  # fmt: skip
+
+# The words of the field for each split: of Chen et al. 2019, base and novel; of Lake et al. 2015, background
+# and evaluation.
+_WORDS = {
+    "train": ("train", "training", "base", "background"),
+    "validation": ("validation", "validate", "val", "valid", "dev", "devel", "development"),
+    "test": ("test", "testing", "novel", "evaluation", "eval"),
+}
+_SPLIT_OF_WORD = {word: split for split, words in _WORDS.items() for word in words}
+# Words around them that say nothing: meta_train, images_background, test-set, val_classes.
+_BEFORE, _AFTER = r"(?:meta|images?)?", r"(?:sets?|splits?|images?|class(?:es)?|data)?"
+_SPELLING = re.compile(f"{_BEFORE}({'|'.join(_SPLIT_OF_WORD)}){_AFTER}")
+
+
+def canonical_split(name: str) -> str | None:
+    """Return the split that `name` spells: "train", "validation" or "test", or None if it is not understood.
+
+    Case, spaces and the signs - _ . do not matter, nor do "meta" and "images" before the word, and "set",
+    "split", "images", "classes" and "data" after it. The words are train, training, base, background;
+    validation, validate, val, valid, dev, devel, development; test, testing, novel, evaluation, eval.
+    """
+    spelling = _SPELLING.fullmatch(re.sub(r"[\s_.-]+", "", name).casefold())
+    return _SPLIT_OF_WORD[spelling.group(1)] if spelling else None
 
 
 def read_lists(name: str) -> dict[str, Any]:
