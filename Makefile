@@ -4,12 +4,15 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # A process for each core; the tests of a file share one, and with it what their fixtures have made.
 PARALLEL = -n auto --maxprocesses=4 --dist loadfile
-# Most of the tests' time is XLA's compilation, which these halve; left out where this XLA does not know them.
+# Most of the tests' time is XLA's compilation, which these halve. An XLA that does not know a flag aborts, so that
+# each is tried alone.
 QUICK_XLA = --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false
-PYTEST = flags='$(QUICK_XLA)'; XLA_FLAGS="$$flags" $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null || flags=; \
-	XLA_FLAGS="$$flags $$XLA_FLAGS" $(BIN)/python -m pytest $(PARALLEL)
+PROBE = $(BIN)/python -c 'import jax; jax.devices()'
+PYTEST = $(PROBE) && for flag in $(QUICK_XLA); do \
+		XLA_FLAGS="$$flag" $(PROBE) 2>/dev/null && XLA_FLAGS="$$flag $$XLA_FLAGS" || echo "without $$flag"; \
+	done && XLA_FLAGS="$$XLA_FLAGS" $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick mutants lint clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"jmeta needs Python 3.11, this is {sys.version}"'
@@ -27,6 +30,10 @@ test: $(VENV)/ready
 # The suite without the slow tests.
 quick: $(VENV)/ready
 	@$(PYTEST) -m 'not slow'
+
+# Faults planted one by one in a copy of the tree, each of which the test named for it must notice; minutes.
+mutants: $(VENV)/ready
+	@$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

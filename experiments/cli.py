@@ -5,57 +5,85 @@ Nothing here imports jax, so that `--help` and a mistyped flag answer at once.
 
 from __future__ import annotations
 
-import inspect
-import re
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from absl import flags as absl_flags
+from experiments.arguments import did_you_mean, read_flags
+from experiments.errors import Interrupted, UsageError, as_flags, describe_os_error, error_text, remedy
+from experiments.flags import range_error
+from experiments.help import help_text, short_help_text
+from experiments.preset_list import list_presets, pattern_of
+from experiments.settings import Experiment, Settings, parse_drops, resolve, unused_flags
+from experiments.terminal import end_process, exit_with
+from jmeta.outer.screen import show
+from jmeta.outer.signals import Stopped, end_on_signals
 
-from experiments.errors import Interrupted, UsageError, as_flags
-from experiments.flags import range_error, unused
-from experiments.settings import Experiment, Settings, foreign_flags, parse_drops
-
-_DEFINE = {
-    "string": absl_flags.DEFINE_string,
-    "integer": absl_flags.DEFINE_integer,
-    "float": absl_flags.DEFINE_float,
-    "boolean": absl_flags.DEFINE_boolean,
-}
+_HELP = ("h", "help", "helpshort", "helpfull")
+_PROCESS_IDS = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 
 def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> NoReturn:
     """Parse the command line, run the experiment and exit with the contract's status."""
-    argv = list(sys.argv if argv is None else argv)
-    if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
-        print(help_text(experiment))
-        sys.exit(0)
+    arguments = list(sys.argv if argv is None else argv)
+    exit_with(lambda: _leave_cluster(_run(experiment, arguments)), f"experiments.{experiment.name}")
+
+
+def _leave_cluster(status: int) -> int:
+    """Part from the other processes, if this is one of several, and return the exit status."""
+    if "jmeta.outer.cluster" in sys.modules:
+        sys.modules["jmeta.outer.cluster"].leave_cluster(status)
+    return status
+
+
+def _run(experiment: Experiment, argv: Sequence[str]) -> int:
+    """Run the experiment; the exit status. Errors that the user can mend are printed on one line."""
+    if any(argument.startswith("-") and argument.lstrip("-") in _HELP for argument in argv[1:]):
+        return _print_help(experiment, argv)
     try:
+        pattern = pattern_of(explicit_flags(experiment, argv).get("preset"))
+        if pattern is not None:
+            return _list_presets(experiment, pattern)
         settings = parse(experiment, argv)
-        if settings.get("preset") == "list":
-            print(presets_text(experiment))
-            sys.exit(0)
-        if "workdir" in experiment.flags:
+        if "workdir" not in experiment.flags:
+            return experiment.main(settings)  # a benchmark
+        with end_on_signals(lambda: f"experiments.{experiment.name}: stopped before it began"):
+            _say_hello(experiment, settings)
             from experiments import runner  # which imports jax
 
-            status = runner.start(experiment, settings)
-        else:  # a benchmark
-            status = experiment.main(settings)
+            return runner.start(experiment, settings)
+    except Stopped as stop:  # the compiler's threads, which may still run, would crash an ordinary exit
+        end_process(_leave_cluster(128 + stop.number))
     except Interrupted as interruption:
         print(interruption, file=sys.stderr)
-        status = interruption.status
+        return interruption.status
     except KeyboardInterrupt:
         print(f"experiments.{experiment.name}: interrupted", file=sys.stderr)
-        status = 130
+        return 130
     except Exception as error:
         status = _exit_status(error)
         if status is None:
             raise
-        line = as_flags(" ".join(str(error).split()), experiment.flags)
-        print(f"experiments.{experiment.name}: {line}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.exit(status)
+        text = error_text(error)
+        if isinstance(error, OSError):
+            text = "; ".join(filter(None, [describe_os_error(error), remedy(error)]))
+        print(f"experiments.{experiment.name}: {as_flags(text, experiment.flags)}", file=sys.stderr)
+        return status
+
+
+def _say_hello(experiment: Experiment, settings: Settings) -> None:
+    """Print what runs and where, once whatever the number of processes, before seconds of imports."""
+    if any(os.environ.get(name, "0") != "0" for name in _PROCESS_IDS) and settings.get("distributed"):
+        return
+    data, way, shot = (settings.get(name) for name in ("dataset", "way", "shot"))
+    about = [settings.get("algorithm") or experiment.name, *([f"on {data}"] if data else [])]
+    about += [f"{way}-way"] if way and data != "sinusoid" else []
+    about += [f"{shot}-shot"] if shot else []
+    show(f"experiments.{experiment.name}: {' '.join(about)}, seed {settings.get('seed')}")
+    from experiments.workdir import default_workdir  # which imports numpy
+
+    show(f"workdir {default_workdir(experiment, settings)}; loading jax")
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> Settings:
@@ -84,41 +112,47 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Settings:
 
 def explicit_flags(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any]:
     """Read the flags that the command line names. Raises UsageError as `parse` does."""
-    values = absl_flags.FlagValues()
-    for name, flag in experiment.flags.items():
-        if flag.kind == "enum":
-            absl_flags.DEFINE_enum(name, None, flag.choices, flag.help, flag_values=values)
-        else:
-            _DEFINE[flag.kind](name, None, flag.help, flag_values=values)
-    try:
-        rest = values(list(argv))[1:]
-    except absl_flags.Error as error:
-        raise UsageError(f"{error}; --help lists the flags") from None
-    if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
-    explicit = {name: values[name].value for name in experiment.flags if values[name].present}
+    explicit = read_flags(experiment.flags, argv)
     preset = explicit.get("preset")
-    if preset and preset != "list" and preset not in experiment.presets:
-        raise UsageError(
-            f"--preset={preset}: no such preset; --preset=list prints the {len(experiment.presets)}"
-        )
+    if preset and preset not in experiment.presets and pattern_of(preset) is None:
+        raise UsageError(_no_preset(experiment, preset))
     return explicit
 
 
-def resolve(experiment: Experiment, explicit: Mapping[str, Any]) -> Settings:
-    """Resolve the settings that these explicit flags ask for."""
-    chosen = {**experiment.presets.get(explicit.get("preset") or "", {}), **explicit}
-    values = {name: flag.default for name, flag in experiment.flags.items()} | chosen
-    arguments = inspect.signature(experiment.defaults).parameters
-    row = experiment.defaults(**{name: values[name] for name in arguments})
-    return Settings(values | row | chosen)
+def _no_preset(experiment: Experiment, name: str) -> str:
+    near = did_you_mean(name.strip("*?"), experiment.presets)
+    elsewhere = "" if near else ", and python -m experiments PATTERN those of all entry points"
+    count = len(experiment.presets)
+    return f"--preset={name}: no such preset; --preset=list shows the {count}{elsewhere}{near}"
 
 
-def unused_flags(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Find the flags that the chosen algorithm does not have or that mean nothing here, and why."""
-    algorithm = settings.get("algorithm")
-    foreign = dict.fromkeys(foreign_flags(experiment, algorithm), f"{algorithm} has none")
-    return unused(experiment.flags, settings) | foreign
+def _list_presets(experiment: Experiment, pattern: str) -> int:
+    """Print the presets that match a pattern; the exit status."""
+    lines = list_presets(experiment, pattern)
+    if not lines:
+        raise UsageError(_no_preset(experiment, pattern))
+    print(
+        "\n".join([*lines, "", "--preset=NAME --help shows the values of one; explicit flags override them."])
+    )
+    return 0
+
+
+def _print_help(experiment: Experiment, argv: Sequence[str]) -> int:
+    """Print the flags with the values that the rest of the command line gives them; the exit status.
+
+    What cannot be read is named, and left out, as help must not be refused.
+    """
+    rest = [argument for argument in argv if argument.lstrip("-") not in _HELP]
+    short = any(argument.lstrip("-") == "helpshort" for argument in argv)
+    write = short_help_text if short else help_text
+    try:
+        explicit = explicit_flags(experiment, rest)
+        text = write(experiment, {} if pattern_of(explicit.get("preset")) else explicit)
+    except UsageError as error:
+        print(f"{error}; shown are the defaults", file=sys.stderr)
+        text = write(experiment)
+    print(text)
+    return 0
 
 
 def _check_preset(experiment: Experiment, settings: Settings, name: str, reason: str) -> None:
@@ -132,46 +166,9 @@ def _check_preset(experiment: Experiment, settings: Settings, name: str, reason:
         )
 
 
-def help_text(experiment: Experiment) -> str:
-    """Write usage, every flag with its choices and default, and the presets."""
-    usage, summary = f"python -m experiments.{experiment.name} [--flags]", experiment.summary.strip()
-    lines = [usage, "", summary, "", "Flags:"]
-    defaults = resolve(experiment, {})
-    owners = {
-        name: [algorithm for algorithm, own in experiment.algorithms.items() if name in own]
-        for name in experiment.flags
-    }
-    for name, flag in experiment.flags.items():
-        few = owners[name] and len(owners[name]) < len(experiment.algorithms)
-        of = f"{', '.join(owners[name])}: " if few else ""
-        choices = f" ({'|'.join(flag.choices)})" if flag.choices else ""
-        help, default = flag.help, ""
-        if defaults[name] not in (None, ""):  # instead of the hint, in brackets, at what none means
-            help, default = re.sub(r" \[[^]]*\]$", "", help), f" [{_as_text(defaults[name])}]"
-        lines.append(f"  --{name}: {of}{help}{choices}{default}")
-        lines += [f"      {choice}: {flag.meanings[choice]}" for choice in flag.choices
-                  if choice in flag.meanings]  # fmt: skip
-    if experiment.presets:
-        lines += ["", "Presets (--preset=list shows their values):"]
-        lines += [f"  {name}" for name in experiment.presets]
-    return "\n".join(lines)
-
-
-def presets_text(experiment: Experiment) -> str:
-    """Write every preset with its values, as flags."""
-    return "\n".join(
-        f"{name}: " + " ".join(f"--{flag}={_as_text(value)}" for flag, value in values.items())
-        for name, values in experiment.presets.items()
-    )
-
-
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _exit_status(error: Exception) -> int | None:
     """Return 2 for errors that the user can mend, 3 for numbers that are not finite, None for a bug."""
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError | OSError):
         return 2
     loaded = sys.modules
     for module, name, code in (

@@ -6,7 +6,7 @@ import functools
 
 from experiments import flags
 from experiments.cli import launch
-from experiments.few_shot import ALGORITHMS, main, pick_flags, row
+from experiments.few_shot import ALGORITHMS, main, pick_flags, published_row, row
 from experiments.presets.comln import PRESETS
 from experiments.settings import Experiment
 
@@ -18,6 +18,7 @@ EXPERIMENT = Experiment(
     main,
     PRESETS,
     defaults=functools.partial(row, "comln"),
+    published=functools.partial(published_row, "comln"),
 )
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 
 from jmeta.metrics import summarize
 from jmeta.outer.episode import predict
+from jmeta.registry import build, parameters
 from jmeta.report import continual_figures, figures
 from jmeta.types import Adapter, LearnerState, Task
 
@@ -19,7 +20,7 @@ def draw_run(folder: Path, lines: Sequence[Mapping[str, Any]], values: Mapping[s
     subtask, if there are such."""
     if lines:
         figures.learning_curves(lines, folder / "learning_curves.png")
-    if any("horizon" in line for line in lines):
+    if any(figures.HORIZON in line for line in lines):
         figures.horizon_curve(lines, folder / "horizon.png")
     for file, before, after, label in (
         ("accuracy_by_shot.png", "", "_shot", "earlier presentations"),
@@ -28,7 +29,7 @@ def draw_run(folder: Path, lines: Sequence[Mapping[str, Any]], values: Mapping[s
         points = _accuracy_by(values, before, after)
         if points:
             curves = {"test": {"accuracy": points}}
-            figures.sweep(curves, folder / file, x_label=label, y_label="accuracy (%)")
+            figures.sweep(curves, folder / file, x_label=label, y_label="accuracy (%)", bounds=(0, 100))
 
 
 def draw_stream(
@@ -43,8 +44,7 @@ def draw_stream(
     if any("sparsity" in line for line in lines):
         continual_figures.sparsity_curves(lines, folder / "sparsity.png")
     if "accuracy_matrix" in values:
-        matrix = values["accuracy_matrix"].mean(0)
-        continual_figures.accuracy_heatmap(matrix, folder / "accuracy_matrix.png")
+        continual_figures.accuracy_heatmap(values["accuracy_matrix"], folder / "accuracy_matrix.png")
     if "domain" in values:
         continual_figures.accuracy_over_stream(
             values["accuracy"], values["domain"], domains, folder / "accuracy.png"
@@ -59,6 +59,45 @@ def draw_episode(folder: Path, adapter: Any, state: LearnerState, task: Task) ->
             task.support.x, task.support.y, task.query.x, task.query.y, np.asarray(outputs.argmax(-1)),
             folder / "episode.png",
         )  # fmt: skip
+
+
+def draw_regression(folder: Path, spec: Mapping[str, Any], state: LearnerState, task: Task) -> None:
+    """Draw a task of one variable with the function that a trained adapter has before and after its steps.
+
+    Drawn are the fits after 0, 1, 2, 5, 10, ... steps at test; of an adapter whose `spec` states none, the
+    last alone.
+    """
+    if task.query.x.ndim != 2 or task.query.x.shape[1] != 1:
+        return
+    x = np.concatenate([task.support.x, task.query.x])
+    grid = np.linspace(x.min(), x.max(), 100, dtype=np.float32)[:, None]
+    curves = {
+        name: (grid, predict(build(adapter), state, task.support, grid))
+        for name, adapter in _by_steps(spec).items()
+    }
+    figures.regression_fit(
+        curves, (task.support.x, task.support.y), (task.query.x, task.query.y), folder / "regression.png"
+    )
+
+
+def _by_steps(spec: Mapping[str, Any], kind: str = "adapter") -> dict[str, Mapping[str, Any]]:
+    """List the specs of an adapter with fewer steps at test, by "before", "after 1 step", ..."""
+    if "head" in spec:
+        return {name: {**spec, "head": head} for name, head in _by_steps(spec["head"], "head").items()}
+    last = spec.get("test_inner_steps") or spec.get("inner_steps")
+    if last is None or "test_inner_steps" not in parameters(kind, spec["name"]):
+        return {"after": spec}
+    counts = [count for count in (0, 1, 2, 5, 10, 20, 50) if count < last] + [last]
+    names = ["before" if count == 0 else f"after {count} step{'s' * (count > 1)}" for count in counts]
+    return {name: {**spec, "test_inner_steps": count} for name, count in zip(names, counts)}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as bytes [height, width, 3]."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _accuracy_by(

@@ -132,6 +132,7 @@ _DATA = {
 _TASKS = {
     "way": _count("classes of an episode", 5, 2, when=(_LABELS,), fact="way"),
     "shot": _count("support examples of a class", 1, fact="shot"),
+    "train_shot": _count("support examples of a class in training [--shot]", when=(_TRAINS,)),
     "query": _count("query examples of a class", 15, fact="query"),
     "test_query": _count("query examples of a class at validation and test", 15, fact="query"),
     "presentations": _count("examples of a class in a stream", 10, 2, fact="presentations",
@@ -151,13 +152,13 @@ _TASKS = {
 _NETWORK = {
     "backbone": Flag(
         "enum", None, "the network; by default conv4, mlp for sine waves, identity for features",
-        ("conv4", "conv_encoder", "resnet12", "mlp", "identity"),
+        ("conv4", "conv_encoder", "resnet12", "resnet12_boil", "mlp", "identity"),
         {"conv_encoder": "conv4 with group normalization, in which no image sees another",
-         "identity": "none, for features"},
+         "resnet12_boil": "of 64 to 512 channels, as in BOIL's code", "identity": "none, for features"},
     ),
     "filters": _count(
         "channels of conv4 and conv_encoder; width of mlp", 64,
-        when=(Unless("backbone", ("resnet12", "identity"), "the widths of {} are fixed"),),
+        when=(Unless("backbone", ("resnet12", "resnet12_boil", "identity"), "the widths of {} are fixed"),),
         words="filters {}", usual=64,
     ),
     "drop_block": Flag("float", 0.0, "share of resnet12's values that DropBlock drops while training",
@@ -170,13 +171,13 @@ _NETWORK = {
         when=(OnlyIf("backbone", ("conv4",), "only conv4 may leave padding out"),),
     ),
     "pool": Flag(
-        "boolean", True, "pool conv4's layers; --nopool strides them and averages over space, as Finn et al. do "
-        "for Omniglot", when=(OnlyIf("backbone", ("conv4",), "only conv4 may leave pooling out"),),
+        "boolean", True, "pool conv4's layers; --nopool strides them and averages over space, as Finn et al. "
+        "do for Omniglot", when=(OnlyIf("backbone", ("conv4",), "only conv4 may leave pooling out"),),
     ),
     "normalize_features": Flag(
         "boolean", False, "divide features by the root of their number",
         when=(Unless("backbone", ("identity",), "the features are those of the data"),
-              Unless("backbone", ("conv_encoder",), "{} has no such option")),
+              Unless("backbone", ("conv_encoder", "resnet12_boil"), "{} has no such option")),
     ),
     "norm": Flag(
         "enum", "batch", "batch-norm statistics", ("batch", "support", "running", "per_step"),
@@ -202,7 +203,11 @@ _NETWORK = {
                          "experiments.maml --backbone=conv_encoder"),
     "shrink": Flag("float", None, "factor of the plain network's widths [0.5 of cl_*; 1]", least=0.0625,
                    words="{}x", usual=1.0),
-    "initialize": Flag("enum", None, "initial weights", ("he_normal", "glorot_uniform")),
+    "initialize": Flag(
+        "enum", None, "initial weights; pytorch is uniform, of biases too [lecun_normal]",
+        ("he_normal", "glorot_uniform"),
+        when=(Unless("backbone", ("resnet12", "resnet12_boil", "identity"), "{} has a rule of its own"),),
+    ),
 }  # fmt: skip
 
 _FLOW = {
@@ -238,6 +243,18 @@ _INNER = {
         "enum", "step", "what --order=exact recomputes, for memory independent of the steps",
         ("step", "none"), when=(OnlyIf("order", ("exact",), "only --order=exact recomputes"),),
     ),
+    "adapt_norm": Flag("boolean", True, "adapt scales and offsets of normalization layers too",
+                       when=(Unless("backbone", ("mlp", "identity"), "{} has no normalization layers"),)),
+    "rate_start": Flag("enum", "constant", "initial learned rates", ("constant", "uniform"),
+                       {"constant": "--inner_lr", "uniform": "uniform in 0.005 to 0.1, as in Meta-SGD"}),
+    "mask_factor": _rate("derivative of a mask in its score, straight through; 0.5 in the code", 1.0),
+    "mask_start": Flag(
+        "enum", "he_uniform", "initial scores of the masks, less their mean", ("he_uniform", "uniform"),
+        {"he_uniform": "in +-sqrt(6 / fan in) for kernels, in +-1/2 for vectors", "uniform": "in +-1/2"},
+    ),
+    "mask_shift": Flag("float", 0.0, "added to the scores; with --mask_start=uniform the share of closed "
+                       "masks is 0.5 - mask_shift"),
+    "mask_dimension": _count("dimension of the Gaussian that masks are drawn from; 1600 in the code", 64),
     "penalty": _rate("initial strength of r2d2's ridge", 50.0),
     "learn_penalty": Flag("boolean", False, "learn the strength of r2d2's ridge"),
     "scale": _rate("initial scale of r2d2's outputs", 10.0),
@@ -249,6 +266,33 @@ _INNER = {
                            said_elsewhere=True),
     "adapt_batch": _count("support examples of a step", 4),
     "pretrain_batch": _count("images of a pre-training step", 16),
+    "test_adapt_batch": _count("support examples of a step at evaluation [as in training]"),
+    "inner_optimizer": Flag("enum", "adam", "reptile's inner optimizer; adam is without momentum",
+                            ("adam", "sgd"), words="inner {}", usual="adam"),
+    "shared_moments": Flag("boolean", False, "let reptile's Adam run on over the tasks, as in the code",
+                           when=(OnlyIf("inner_optimizer", ("adam",), "{} has no moments"),)),
+    "lowest_rate": _rate("least initial rate of meta_sgd's weights", 0.005),
+    "highest_rate": _rate("largest initial rate of meta_sgd's weights", 0.1),
+    "multi_step_epochs": _count("epochs in which maml_pp's losses after all inner steps count", 10, 0),
+    "first_order_epochs": _count("epochs of maml_pp that begin in first order; 50 in the paper, 0 in the "
+                                 "code", 0, 0),
+    "epoch_updates": _count("outer updates of an epoch of maml_pp", 500),
+    "modes": Flag("string", "filter,in,out", "axes of a gradient that meta_curvature multiplies by a matrix"),
+    "step_curvature": Flag("boolean", False, "matrices for each inner step"),
+    "largest_curvature": _count("longest axis with a whole matrix, beyond it a diagonal [no limit]"),
+    "mask_per": Flag("enum", "unit", "what mt_net chooses", ("unit", "weight"),
+                     {"unit": "the units of a layer, once a task", "weight": "each weight, at each step"}),
+    "temperature": _rate("temperature of mt_net's Gumbel-softmax", 1.0),
+    "deterministic_test": Flag("boolean", False, "draw nothing at test; adapt the likelier units"),
+    "cg_steps": _count("steps of conjugate gradients of an implicit gradient", 5),
+    "log_variance": Flag("float", 0.0, "initial logarithm of the variance of shrinkage's priors"),
+    "implicit_step": Flag("boolean", True, "take the prior's gradient at the end of a step, which is stable "
+                          "for every variance"),
+    "path_metric": Flag("enum", "length", "what leap minimizes along a path", ("length", "energy")),
+    "path_loss": Flag("boolean", True, "measure the path on the loss surface, not among weights alone"),
+    "stabilizer": Flag("boolean", True, "count a rise of the loss like a fall",
+                       when=(OnlyIf("path_loss", (True,), "a path among weights has no loss"),)),
+    "last_segment": Flag("boolean", True, "measure the last inner step too; the code does not"),
 }  # fmt: skip
 
 _RULES = {
@@ -270,12 +314,16 @@ _ONLINE = {
     "tasks": _count("tasks of the stream [20; 100 of many permutations]"),
     "samples": _count("training images of a task [1000; 200 of many permutations]"),
     "passes": _count("times that a task's images are shown before the next task", 1),
-    "transform_seed": _count("angles or permutations, the same for all seeds [the seed's]", least=0),
+    "transform_seed": _count("angles or permutations, the same for all seeds [the seed's]", least=0,
+                             most=10**9),
     "initial_rate": _rate("initial value of the learned rates"),
     "rate_learning_rate": Flag("float", None, "learning rate of the learned rates", least=0),
     "inner_rate": _rate("rate of the steps that look ahead"),
     "rate": _rate("rate of all steps"),
-    "mask_learning_rate": Flag("float", None, "learning rate of the masks' scores", least=0),
+    "mask_learning_rate": Flag("float", None, "learning rate of the masks' scores, or learned rates",
+                               least=0, when=(_TRAINS,)),
+    "mask_optimizer": Flag("enum", None, "their optimizer [as --optimizer]", ("sgd", "adam"),
+                           when=(_TRAINS,)),
     "initial_score": Flag("float", None, "initial scores of the masks"),
     "glances": _count("meta-updates on a batch"),
     "meta_loss": Flag("enum", None, "steps that look ahead whose loss is judged", ("mean", "last")),
@@ -316,15 +364,18 @@ _ONLINE = {
 }  # fmt: skip
 
 _OUTER = {
-    "optimizer": Flag("enum", "sgd", "outer optimizer; sgd has Nesterov momentum 0.9", ("sgd", "adam"),
+    "optimizer": Flag("enum", "sgd", "outer optimizer; sgd has Nesterov momentum 0.9",
+                      ("sgd", "adam", "plain_sgd"), {"plain_sgd": "without momentum"},
                       when=(_TRAINS,)),
     "learning_rate": _rate("outer learning rate", 0.1, when=(_TRAINS, _SCRATCH), words="outer rate {}",
                            said_elsewhere=True),
     "learning_rate_drops": Flag("string", "", "later learning rates as step:rate,step:rate",
                                 when=(_TRAINS, _SCRATCH)),
+    "linear_steps": _count("steps in which the learning rate falls to 0 in a straight line [never]",
+                           when=(_TRAINS,)),
     "cosine_steps": _count("steps in which the learning rate falls to 0, 0 for never", 78200, 0,
                            when=(_TRAINS,)),
-    "weight_decay": Flag("float", 0.0, "added to the gradient of every array (not of scalars such as log T)",
+    "weight_decay": Flag("float", 0.0, "added to the gradient of every array (not of single learned numbers)",
                          least=0, when=(_TRAINS,)),
     "clip_norm": _rate("largest global norm of an outer gradient [no limit]", endless=True,
                        when=(_TRAINS, _SCRATCH)),
@@ -343,7 +394,8 @@ _OUTER = {
     "remat_every": _count("steps between the states that backpropagation keeps [all]"),
     "truncate_every": _count("steps between cuts of the gradient through time [never]"),
     "steps": _count("outer updates", 2000, 0, identity=False, when=(_TRAINS, _SCRATCH)),
-    "eval_every": _count("outer updates between validations, 0 for none", 500, 0, when=(_TRAINS, _SCRATCH)),
+    "eval_every": _count("outer updates between validations, the best of which is tested, 0 for none", 500, 0,
+                         when=(_TRAINS, _SCRATCH)),
     "validation_tasks": _count(
         "tasks of a validation", 200, 2,
         when=(_TRAINS, _SCRATCH, *_PRETRAINS,
@@ -359,12 +411,13 @@ _OUTER = {
 }  # fmt: skip
 
 _RUNNING = {
-    "seed": _count("seed of initial parameters and training episodes", 0, 0),
+    "seed": _count("seed of initial parameters and training episodes", 0, 0, most=10**9),
     "num_seeds": _count("seeds trained side by side, --seed and those after it", 1),
     "init_from": Flag("string", None, "start from the learned parameters of this workdir", when=(_SCRATCH,)),
     "eval_only": Flag("boolean", False, "evaluate --init_from and train nothing", when=(_SCRATCH,)),
     "workdir": _where_to("folder of the run [runs/<experiment>/<hash of its identity>]"),
-    "preset": _where_to("a published experiment's values, which explicit flags override; or list"),
+    "preset": _where_to("a published row's values, which explicit flags override; list, or a pattern such as "
+                        "'table5*', shows the names"),
     "distributed": Flag("boolean", False, "join the processes of a cluster (jax.distributed.initialize)",
                         identity=False),
     "precision": Flag("enum", "float32", "precision of matmuls on accelerators", ("float32", "bfloat16")),
@@ -375,7 +428,7 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
     | {"algorithm": Flag("enum", None, "the algorithm")}
 )  # fmt: skip
 
-# Groups that entry points share, in the order of --help.
+# Groups that entry points share, in this order.
 DATA = "dataset data_dir split download image_size color rotations augment".split()
 EPISODES = "way shot query".split()
 NETWORK = "backbone filters drop_block global_pool norm".split()
@@ -384,6 +437,17 @@ RUNNING = (
     "checkpoint_every log_every max_minutes seed num_seeds init_from eval_only workdir preset distributed "
     "precision"
 ).split()
+
+# The headings of --help, in their order.
+_GROUPS = {
+    "Data": _DATA, "Tasks": _TASKS, "Network": _NETWORK, "Flow": _FLOW, "Inner loop": _INNER,
+    "Learned rule": _RULES, "Online learning": _ONLINE, "Outer loop": _OUTER, "Running": _RUNNING,
+}  # fmt: skip
+HEADINGS = {
+    "algorithm": "Algorithm",
+    **{name: title for title, group in _GROUPS.items() for name in group},
+    **dict.fromkeys(RUNNING, "Running"),
+}
 
 
 def pick(
@@ -412,6 +476,24 @@ def without(name: str, *excluded: str) -> tuple[str, ...]:
     return tuple(choice for choice in FLAGS[name].choices if choice not in excluded)
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE)
+
+
+def number(text: str) -> float:
+    """Read a number in ASCII digits, as 0.1, 1e-3 or inf. Raises ValueError."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number of 64 bits in ASCII digits, as 1000 or 1e3. Raises ValueError."""
+    value = number(text)
+    if not (value.is_integer() and abs(value) < 2**63):
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text) if text.lstrip("+-").isdigit() else int(value)
+
+
 def range_error(name: str, flag: Flag, value: Any) -> str | None:
     """Say what is wrong with a number of a flag, None if nothing is."""
     if value is None or flag.kind not in ("integer", "float"):
@@ -422,7 +504,11 @@ def range_error(name: str, flag: Flag, value: Any) -> str | None:
         "at most {}": (flag.most, lambda bound: value <= bound),
         "less than {}": (flag.below, lambda bound: value < bound),
     }
-    bounded = [words.format(f"{bound:g}") for words, (bound, _) in bounds.items() if bound is not None]
+    bounded = [
+        words.format(f"{bound:g}" if abs(bound) < 1e6 else f"{bound:,}")
+        for words, (bound, _) in bounds.items()
+        if bound is not None
+    ]
     within = all(bound is None or holds(bound) for bound, holds in bounds.values())
     if within and not math.isnan(value) and (flag.endless or not math.isinf(value)):
         return None

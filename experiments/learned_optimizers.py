@@ -16,7 +16,7 @@ from experiments import flags
 from experiments.cli import launch
 from experiments.errors import UsageError
 from experiments.presets.turtle import METHODS, OTHER_DATA, PRESETS, SMALLEST_UNPADDED, row
-from experiments.settings import Experiment
+from experiments.settings import Experiment, Settings
 from jmeta import registry
 
 if TYPE_CHECKING:
@@ -73,18 +73,29 @@ def main(run: Run) -> int:
         source,
         **samplers,
         measure=("squared_error", "min") if regression else ("accuracy", "max"),
-        published={
-            "paper": "turtle",
-            "dataset": settings.dataset,
-            "method": METHODS[algorithm],
-            "backbone": settings.backbone,
-            "way": settings.way,
-            "shot": settings.shot,
-            "variant": None if trained_on == settings.dataset else f"from {trained_on}",
-        },
+        published=published_row(settings, trained_on),
         task_seed=TASK_SEED,
         facts=WAVES if regression else {},
     )
+
+
+def published_row(settings: Settings, trained_on: str) -> dict[str, Any]:
+    """Name the row of Table 3.1 or, of a learner that was trained on another dataset, 3.4."""
+    return {
+        "paper": "turtle",
+        "dataset": settings.dataset,
+        "method": METHODS[settings.algorithm],
+        "backbone": settings.backbone,
+        "way": settings.way,
+        "shot": settings.shot,
+        "variant": None if trained_on == settings.dataset else f"from {trained_on}",
+    }
+
+
+def published_row_of_preset(settings: Settings) -> dict[str, Any]:
+    """Name the row of settings that have not been run: those of Table 3.4 were trained on the other data."""
+    across = (settings.preset or "").startswith("table3_4")
+    return published_row(settings, OTHER_DATA[settings.dataset] if across else settings.dataset)
 
 
 def compose_learner(parts: Parts, classes: int | None) -> Spec:
@@ -145,16 +156,16 @@ EXPERIMENT = Experiment(
         },
         helps={
             "algorithm": "the meta-learner or transfer baseline",
-            "query": "query examples, by default 16 of a class of images and 15 of a wave",
+            "query": "query examples [16 of a class of images, 15 of a wave]",
             "backbone": "the network, by default conv4 for images and mlp for sine waves",
-            "filters": "channels of conv4, by default 64; width of mlp, by default 40",
+            "filters": "channels of conv4, or width of mlp [64, 40]",
             "learn_rates": "learn a rate for every parameter, otherwise 1",
-            "inner_lr": "rate of maml [0.01] or of the baselines' Adam [0.001]",
-            "inner_steps": "inner gradient steps, by default the algorithm's own for the data and --shot",
-            "meta_batch": "tasks of an outer update, by default the algorithm's own for data and --shot",
+            "inner_lr": "rate of maml, or of the baselines' Adam",
+            "inner_steps": "inner gradient steps [the algorithm's own for the data and --shot]",
+            "meta_batch": "tasks of an outer update [the algorithm's own for the data and --shot]",
             "test_inner_steps": "inner gradient steps at evaluation [as in training; maml and fomaml on "
             "images: 10]",
-            "order": "how the inner loop is differentiated, by default exact; of meta_lstm first",
+            "order": "how the inner loop is differentiated [exact; of meta_lstm first]",
             "clip_norm": "largest global norm of an outer gradient [no limit; 0.25 for the LSTM]",
             "init_from": "start from the learned parameters of this workdir; a preset of Table 3.4 names the "
             "row of Table 3.1 that it tests, whose workdir experiments.reproduce puts here; give it if you "
@@ -169,6 +180,7 @@ EXPERIMENT = Experiment(
     PRESETS,
     ALGORITHMS,
     row,
+    published_row_of_preset,
 )  # fmt: skip
 
 if __name__ == "__main__":

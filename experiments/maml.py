@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from experiments import flags
 from experiments.cli import launch
-from experiments.few_shot import ALGORITHMS, main, pick_flags, row
+from experiments.few_shot import ALGORITHMS, main, pick_flags, published_row, row
 from experiments.presets.maml import PRESETS
 from experiments.settings import Experiment
 
@@ -26,6 +26,7 @@ EXPERIMENT = Experiment(
     PRESETS,
     GRADIENT,
     row,
+    lambda settings: published_row(settings.algorithm, settings),
 )
 
 if __name__ == "__main__":

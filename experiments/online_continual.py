@@ -132,6 +132,7 @@ EXPERIMENT = Experiment(
     paper.ONLINE_CONTINUAL,
     ALGORITHMS,
     paper.online_continual_row,
+    published_row,
 )
 
 if __name__ == "__main__":

@@ -151,6 +151,16 @@ def published_row(settings: Settings) -> dict[str, Any] | None:
     return {"dataset": settings.dataset, "method": method, "way": 5, "variant": variant, "paper": "cl_lstm"}
 
 
+def published_row_of_preset(settings: Settings) -> dict[str, Any] | None:
+    """Name the row of a preset that has not been run, as if it had the trained network that it needs."""
+    preset, start = settings.preset or "", {}
+    if preset.endswith("_pretrained"):
+        start["init_from"] = "WORKDIR"
+    if settings.algorithm == "cnn_f_lstm" or preset == "table2_cnn_lstm":
+        start["encoder_from"] = "WORKDIR"
+    return published_row(Settings({**settings, **start}))
+
+
 FLAGS = flags.pick(
     "algorithm", *flags.DATA, "way", "presentations", "delay", "encoder_from", "hidden", "curriculum",
     "curriculum_every", "inject", "skip", "remat_every", "truncate_every", "standardize", "filters",
@@ -158,7 +168,7 @@ FLAGS = flags.pick(
     choices={"algorithm": ALGORITHMS, "dataset": flags.without("dataset", "sinusoid", "features")},
     helps={
         "algorithm": "the memory",
-        "hidden": "size of the LSTM; of lstm and ntm 200 by default",
+        "hidden": "size of the LSTM",
         "filters": "channels of a layer of cl_lstm, or of the encoder",
     },
     defaults={"algorithm": "cl_lstm", "learning_rate": 0.001, "clip_norm": 1.0, "meta_batch": 16},
@@ -176,6 +186,7 @@ EXPERIMENT = Experiment(
     paper.ONLINE_FEW_SHOT,
     ALGORITHMS,
     paper.online_few_shot_row,
+    published_row_of_preset,
 )
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import UsageError, usage_errors
+from experiments.errors import UsageError, as_flags, usage_errors
+from experiments.flags import whole_number
 from experiments.settings import Settings, parse_drops
 from jmeta.data.datasets import dataset
 from jmeta.data.source import SPLITS, Dataset, Sampler
+from jmeta.outer.progress import announce
+from jmeta.registry import REGISTRY
 
 Spec = dict[str, Any]
 
@@ -23,11 +26,17 @@ class Parts:
 
     @usage_errors()
     def dataset(self, name: str | None = None) -> Dataset:
-        """Open the dataset called `name`, or that of `--dataset`, with the flags that it understands."""
-        options = self.settings.take("data_dir", "image_size", "split", "download")
-        return dataset(
-            name or self.settings.dataset, **{key: value for key, value in options.items() if value}
-        )
+        """Open the dataset called `name`, or that of `--dataset`, with the flags that it understands; print
+        its notes, in the words of flags, for people."""
+        name = name or self.settings.dataset
+        own = ("color",) if name == "folder" else ()
+        options = self.settings.take("data_dir", "image_size", "split", "download", *own)
+        if name in REGISTRY["locator"]:
+            announce(f"reading {name}")
+        source = dataset(name, **{key: value for key, value in options.items() if value})
+        for note in source.info.notes:
+            announce(f"{source.info.name}: {as_flags(note, self.settings)}")
+        return source
 
     @usage_errors()
     def episodes(self, source: Dataset, **options: Any) -> dict[str, Sampler]:
@@ -35,8 +44,11 @@ class Parts:
         size = self.settings.take("shot", "query")
         if self.settings.dataset != "sinusoid":
             size |= self.settings.take("way")
+        shot = self.settings.get("train_shot")
+        sizes = {split: size | ({"shot": shot} if shot and split == "train" else {}) for split in SPLITS}
         return {
-            split: source.episodes(split, **size, **self.variations(split), **options) for split in SPLITS
+            split: source.episodes(split, **sizes[split], **self.variations(split), **options)
+            for split in SPLITS
         }
 
     def variations(self, split: str) -> dict[str, Any]:
@@ -73,9 +85,11 @@ class Parts:
 
     def optimizer(self) -> Spec:
         """Describe the outer optimizer; Adam if no flag says."""
+        linear = self.settings.get("linear_steps")
         return {
             "name": self.settings.get("optimizer", "adam"),
             "drops": parse_drops(self.settings.learning_rate_drops),
+            **({"linear_steps": linear} if linear else {}),
             **self.settings.take("learning_rate", "weight_decay", "clip_norm", "clip_value"),
         }
 
@@ -109,7 +123,7 @@ class Parts:
         """Read `--curriculum` as (length, last outer update); lengths in `unit`, 2 to `longest`."""
         text, every = self.settings.curriculum, self.settings.curriculum_every
         try:
-            lengths = [int(part) for part in text.split(",") if part]
+            lengths = [whole_number(part) for part in text.split(",") if part]
         except ValueError:
             raise UsageError(f"--curriculum={text}; expected numbers such as 2,4,6,8") from None
         if lengths != sorted(set(lengths)) or any(not 2 <= length <= longest for length in lengths):

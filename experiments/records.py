@@ -11,6 +11,7 @@ import numpy as np
 from experiments.flags import Flag
 from jmeta.data.source import DatasetInfo
 from jmeta.metrics import summarize
+from jmeta.report.units import unit_of
 
 
 def facts_of_test_tasks(
@@ -50,15 +51,22 @@ def describe_device() -> dict[str, Any]:
     }
 
 
-def summarize_tasks(values: Mapping[str, np.ndarray], seeds: int | None) -> dict[str, Any]:
-    """Summarize {metric: [task] or [task, seed]} over tasks; of several seeds over each seed's mean."""
+def summarize_tasks(
+    values: Mapping[str, np.ndarray], seeds: int | None, *, regression: bool = False
+) -> dict[str, Any]:
+    """Summarize {metric: [task] or [task, seed]} over tasks; of several seeds over each seed's mean.
+
+    Returns {"metrics": {metric: {"mean", "median", "ci95", "unit"}}, "seeds": {metric: [seed]} or None,
+    "not_finite"}. With several seeds a metric also has "of_medians", the summary of each seed's median over
+    the tasks, for which a loss that is not a number is the largest there is.
+    """
     reported = {metric: value for metric, value in values.items() if not metric.endswith("_ok")}
     return {
         "metrics": {
-            metric: summarize(value.mean(0) if seeds else value)._asdict()
+            metric: _summary(value) | {"unit": unit_of(metric, regression=regression)}
             for metric, value in reported.items()
         },
-        "seeds": {metric: _by_seed(value) for metric, value in reported.items()} if seeds else None,
+        "seeds": {metric: value.mean(0).tolist() for metric, value in reported.items()} if seeds else None,
         "not_finite": {
             metric: np.count_nonzero(~np.isfinite(value), axis=0).tolist()
             for metric, value in reported.items()
@@ -67,12 +75,10 @@ def summarize_tasks(values: Mapping[str, np.ndarray], seeds: int | None) -> dict
     }
 
 
-def _by_seed(values: np.ndarray) -> dict[str, Any]:
-    """Compute from [task, seed] each seed's mean and median over the tasks, and the summary of the medians,
-    for which a loss that is not a number is the largest there is."""
+def _summary(values: np.ndarray) -> dict[str, Any]:
+    """Summarize [task], or [task, seed] by each seed's mean and each seed's median."""
+    if values.ndim == 1:
+        return summarize(values)._asdict()
     medians = np.median(np.where(np.isnan(values), np.inf, values), axis=0)
-    return {
-        "mean": values.mean(0).tolist(),
-        "median": medians.tolist(),
-        "of_medians": summarize(medians)._asdict(),
-    }
+    of_means = summarize(values.mean(0), over="seeds")._asdict()
+    return of_means | {"of_medians": summarize(medians, over="seeds")._asdict()}

@@ -1,9 +1,11 @@
 """Runs beside the published numbers, on standard output and as report.md and report.csv.
 
-python -m experiments.report --workdirs=runs [--workdirs=other/a,other/b] [--against=runs/c] [--output=runs]
+python -m experiments.report [--workdirs=runs,other/a] [--against=runs/c] [--tables=all] [--output=runs]
 
-  --workdirs: workdirs of runs, folders of them or glob patterns in quotes; separated by commas; repeatable
+  --workdirs: workdirs of runs, folders of them or glob patterns in quotes, separated by commas; may be
+              repeated [runs]
   --against:  a run to subtract from the others, test task by test task, with the interval of the difference
+  --tables:   the published tables to print, ours (those in which a run stands) or all [ours]
   --output:   the folder to write report.md and report.csv into [runs]
 
 Runs of experiments.online_continual are drawn there too, as online_continual_by_length.png and
@@ -15,14 +17,16 @@ as damaged. Exit status: 0 done; 2 for an unusable flag, a missing workdir or on
 
 from __future__ import annotations
 
-import os
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
-from experiments.errors import UsageError
+from experiments.errors import UsageError, describe_os_error, error_text
+from experiments.terminal import exit_with
+from jmeta.outer.files import write_whole
 from jmeta.report import table
 from jmeta.report.words import distinguishing_names
 
@@ -30,18 +34,20 @@ from jmeta.report.words import distinguishing_names
 def main(argv: Sequence[str]) -> int:
     """Write the report that the command line asks for; the exit status."""
     if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
-        print(__doc__.strip())
+        print((__doc__ or "python -m experiments.report --workdirs=runs (without -OO: more help)").strip())
         return 0
     try:
-        patterns, against, output = _parse(argv)
+        patterns, against, all_tables, output = _parse(argv)
         runs = table.collect_runs(table.find_workdirs(patterns))
-        markdown = table.to_markdown(runs) + _differences(runs, against)
+        differences = _differences(runs, against)
+        markdown = table.to_markdown(runs, differences=differences, all_tables=all_tables)
         output.mkdir(parents=True, exist_ok=True)
-        _write(output / "report.md", markdown)
-        _write(output / "report.csv", table.to_csv(runs))
+        for name, text in (("report.md", markdown), ("report.csv", table.to_csv(runs))):
+            write_whole(output / name, functools.partial(Path.write_text, data=text, encoding="utf-8"))
         _draw(runs, output)
     except (UsageError, OSError) as error:
-        print(f"experiments.report: {error}", file=sys.stderr)
+        text = describe_os_error(error) if isinstance(error, OSError) else error_text(error)
+        print(f"experiments.report: {text}", file=sys.stderr)
         return 2
     for run in runs:
         if run.status == "damaged":
@@ -57,7 +63,7 @@ def _differences(runs: Sequence[table.StoredRun], against: str | None) -> str:
     from jmeta.report.paired import differences_table  # which imports jax
 
     try:
-        return "\n" + differences_table([run.workdir for run in runs], against)
+        return differences_table([run.workdir for run in runs], against)
     except ValueError as error:
         raise UsageError(f"--against={against}: {error}; give the workdir of a finished run") from error
 
@@ -90,10 +96,13 @@ def _stream_name(run: table.StoredRun) -> str:
     return f"{name}, {passes} passes" if passes > 1 else name
 
 
-def _parse(argv: Sequence[str]) -> tuple[list[str], str | None, Path]:
+def _parse(argv: Sequence[str]) -> tuple[list[str], str | None, bool, Path]:
     values = flags.FlagValues()
-    flags.DEFINE_multi_string("workdirs", [], "workdirs, folders of them or patterns", flag_values=values)
+    flags.DEFINE_multi_string(
+        "workdirs", ["runs"], "workdirs, folders of them or patterns", flag_values=values
+    )
     flags.DEFINE_string("against", None, "a run to subtract from the others", flag_values=values)
+    flags.DEFINE_enum("tables", "ours", ["ours", "all"], "published tables to print", flag_values=values)
     flags.DEFINE_string("output", "runs", "the folder to write into", flag_values=values)
     try:
         rest = values(list(argv))[1:]
@@ -105,15 +114,9 @@ def _parse(argv: Sequence[str]) -> tuple[list[str], str | None, Path]:
         )
     patterns = [part for text in values.workdirs for part in text.split(",") if part]
     if not patterns:
-        raise UsageError("no --workdirs; give the --workdir of a run, a folder of runs or a pattern")
-    return patterns, values.against, Path(values.output)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        raise UsageError("--workdirs is empty; give the --workdir of a run, a folder of runs or a pattern")
+    return patterns, values.against, values.tables == "all", Path(values.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    exit_with(lambda: main(sys.argv), "experiments.report")

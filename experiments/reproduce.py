@@ -2,7 +2,8 @@
 
     python -m experiments.reproduce --list [--data_dir=DIR]
     python -m experiments.reproduce --table=sparse_maml/5 --data_dir=DIR
-    python -m experiments.reproduce --table=cl_lstm/figure3 --rows='*_oml_*' --flags='--num_seeds=3'
+    python -m experiments.reproduce --table=cl_lstm/figure3 --rows='*_oml_*'
+    python -m experiments.reproduce --table=cl_lstm/3 --flags='--num_seeds=3'
 
 --list shows every table and figure of the papers, with the data that it needs, which of them are at hand, and
 how many of its rows have presets. --experiment=NAME --rows=PATTERN runs presets of an entry point likewise.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 
 from experiments.cli import explicit_flags, resolve, unused_flags
 from experiments.settings import Experiment
-from experiments.workdir import is_finished, write_json
-from jmeta.report.table import metric_summary, metrics_of
+from experiments.workdir import is_finished, read_json, write_json
+from jmeta.report.table import displayed, metric_summary, metrics_of
 
 # (preset, workdir, minutes that are left) -> exit status
 RunRow = Callable[[str, Path, float | None], int]
@@ -37,9 +36,9 @@ def run_rows(
                 return status, results
             if status:
                 print(f"{preset}: failed, exit status {status}", file=sys.stderr)
-        path = output / preset / "results.json"
-        if path.is_file():
-            results[preset] = json.loads(path.read_text())
+        row = read_json(output / preset / "results.json")
+        if row is not None:
+            results[preset] = row
     return 0, results
 
 
@@ -108,12 +107,12 @@ def meaningful_flags(experiment: Experiment, preset: str, flags: Sequence[str]) 
 
 def seconds(workdir: Path) -> float:
     """Read the seconds that the commands of a row have taken so far."""
-    path = workdir / "seconds.json"
-    return json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+    taken = (read_json(workdir / "seconds.json") or {}).get("seconds")
+    return taken if isinstance(taken, int | float) else 0.0
 
 
 def summarize_row(results: dict[str, Any]) -> dict[str, Any]:
-    """Summarize a run's results as a row of the table; metrics that are not finite are left out."""
+    """Summarize a run's results as a row of the table, in percent, without metrics that are not finite."""
     row, metrics = results["published"] or {}, {}
     for name in results["eval"]["metrics"]:
         with contextlib.suppress(ValueError, TypeError):
@@ -121,7 +120,7 @@ def summarize_row(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "steps": results["steps"],
         "metrics": metrics,
-        "published": {name: row[name] for name in metrics_of(row)},
+        "published": {name: displayed(row[name], ("mean", "ci95")) for name in metrics_of(row)},
         "seconds": results["train"]["seconds"],
     }
 

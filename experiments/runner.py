@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
-from experiments.errors import UsageError, usage_errors
-from experiments.figures import draw_episode, draw_run, draw_stream
+from experiments.cluster import join
+from experiments.errors import UsageError, describe_os_error, error_text, remedy, usage_errors
+from experiments.figures import draw_episode, draw_regression, draw_run, draw_stream, read_image
+from experiments.flags import unused
+from experiments.lock import lock
+from experiments.occupy import occupy
 from experiments.origin import check_init_from, draw_task, read_origin, starting_state
 from experiments.parts import Parts, Spec
 from experiments.records import describe_device, distinguishing_words, facts_of_test_tasks, summarize_tasks
@@ -27,23 +31,29 @@ from experiments.workdir import (
     default_workdir,
     finished_results,
     git_commit,
-    make_workdir,
     provenance,
+    read_json,
     run_identity,
     strict,
+    time_stamp,
     write_arrays,
     write_json,
 )
+from jmeta import registry
 from jmeta.data.source import Dataset, Sampler
 from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.cluster import wait_for_cause
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.finite import NonFiniteError
-from jmeta.outer.load import build_learner
+from jmeta.outer.load import build_learner, spec_of_adapter
 from jmeta.outer.loop import Outcome, Plan, fit
-from jmeta.outer.mesh import replicate, start_distributed, task_mesh
-from jmeta.outer.metrics_log import MetricsLog, read_metrics
+from jmeta.outer.mesh import replicate, task_mesh
+from jmeta.outer.metrics_log import MetricsLog, read_metrics, write_outcome
+from jmeta.outer.progress import announce
 from jmeta.outer.seeds import take_seed
-from jmeta.report.published import row_for
+from jmeta.outer.signals import end_on_signals, stop_on_signals
+from jmeta.report.published import in_fractions, row_for
+from jmeta.report.table import markdown_table
 from jmeta.types import Learner, LearnerState, PyTree, Task
 
 # Validation and test tasks are the same for every seed, so that runs compare task by task.
@@ -51,16 +61,17 @@ VALIDATION_SEED, TEST_SEED = 1, 2
 Arrays = Mapping[str, np.ndarray]
 
 
+@wait_for_cause()
 def start(experiment: Experiment, settings: Settings) -> int:
     """Start a run, or print the results of one that has finished before; the exit status."""
     start_time = time.monotonic()
     identity, workdir = run_identity(experiment, settings), default_workdir(experiment, settings)
     with usage_errors():
-        _set_up(settings.get("distributed"), settings.get("precision", "float32"))
+        if settings.get("distributed"):
+            join(experiment.name, settings, workdir)
+        _set_up(settings.get("precision", "float32"))
         check_init_from(settings.get("init_from"))
-        make_workdir(workdir)
-    steps = settings.get("steps")
-    steps = 0 if settings.get("eval_only") else steps
+    steps = 0 if settings.get("eval_only") else settings.get("steps")
     results = finished_results(workdir, identity, steps)
     if results:
         say(f"finished before, in {workdir}")
@@ -68,7 +79,44 @@ def start(experiment: Experiment, settings: Settings) -> int:
         return 0
     minutes = settings.get("max_minutes")
     deadline = math.inf if minutes is None else start_time + 60 * minutes
-    return experiment.main(Run(settings, experiment, workdir, identity, deadline))
+    with end_on_signals(lambda: _farewell(workdir)), _occupied(workdir, identity), _refusals(workdir):
+        return experiment.main(Run(settings, experiment, workdir, identity, deadline))
+
+
+@contextlib.contextmanager
+def _occupied(workdir: Path, identity: Mapping[str, Any]) -> Iterator[None]:
+    """Occupy the folder of a run, see `occupy`: process 0 does, and the others hear if it may."""
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(occupy(workdir, identity))
+            except UsageError as error:
+                refusal = error
+        if jax.process_count() > 1 and broadcast_one_to_all(np.int32(refusal is not None)):
+            refusal = refusal or UsageError(f"--workdir={workdir}: refused by process 0, which says why")
+        if refusal is not None:
+            raise refusal
+        yield
+
+
+def _farewell(workdir: Path) -> str:
+    """Say how to go on after a signal that ends the process at once."""
+    if any(workdir.glob("checkpoints/[0-9]*")) or any(workdir.glob("pretraining/*/checkpoints/[0-9]*")):
+        return f"stopped; the same command goes on from the last checkpoint in {workdir}"
+    return "stopped before the first checkpoint; the same command starts anew"
+
+
+@contextlib.contextmanager
+def _refusals(workdir: Path) -> Iterator[None]:
+    """Turn the refusals of the file system into UsageErrors that say what is whole and what to do."""
+    try:
+        yield
+    except OSError as error:
+        steps = [int(path.name) for path in workdir.glob("checkpoints/[0-9]*") if path.name.isdecimal()]
+        whole = f"the checkpoint of step {max(steps)} is whole" if steps else "there is no checkpoint yet"
+        advice = " and ".join(filter(None, [remedy(error), "give the same command again"]))
+        raise UsageError(f"{describe_os_error(error)}; {whole}; {advice}") from error
 
 
 @dataclass(frozen=True)
@@ -121,6 +169,7 @@ class Run(Parts):
           facts: further facts that decide the test tasks.
         """
         mesh = task_mesh()
+        announce("initializing the network (compiles)")
         with usage_errors():
             adapter, learner = build_learner(spec, mesh)
             train, validation, test = (
@@ -139,6 +188,7 @@ class Run(Parts):
                 ),
                 mesh,
             )
+        announce(f"{self._describe_network(state)} on {_device_text()}")
         config = {
             "spec": spec,
             "input": {"shape": source.info.shape, "dtype": "float32"},
@@ -146,8 +196,11 @@ class Run(Parts):
             "tasks": facts_of_test_tasks(self.experiment.flags, self.settings, self.identity, source.info)
             | dict(facts),
         }
+        tasks = eval_tasks or self.settings.eval_tasks
         with self.open_checkpoints() as checkpoints:
             checkpoints.check_identity()
+            if not self.settings.eval_only:
+                self._check_not_past(checkpoints.latest_step(), self.settings.steps)
             self._write_config(0 if self.settings.eval_only else self.settings.steps, config, source)
             if self.settings.eval_only:
                 outcome = Outcome(state, 0, "done", None, None, 0.0, 0.0, 0.0)
@@ -164,25 +217,37 @@ class Run(Parts):
                     measure,
                     task_seed,
                     validation_tasks or self.settings.get("validation_tasks", 0),
+                    tasks,
+                    lambda state: learned(self._first_seed(state)),
                 )
+            if outcome.reason == "time":
+                say(f"the minutes are over at step {outcome.step}")
             if outcome.reason == "signal":
                 say(f"stopped at step {outcome.step}; the same command goes on from {self.workdir}")
                 return 128 + outcome.signal
             state = checkpoints.restore_best(outcome.state) if outcome.best else outcome.state
-        tasks = eval_tasks or self.settings.eval_tasks
+        which = (
+            f"of {self.settings.init_from}"
+            if self.settings.get("eval_only")
+            else _describe_tested(outcome.best, int(np.max(jax.device_get(state.step))))
+        )
+        announce(f"testing {tasks:,} tasks with the parameters {which}")
         values = self._test(learner, state, test, tasks)
         if jax.process_index() == 0:
-            first = _on_host(take_seed(state, 0) if self._seeds() else state)
-            evaluation = {"split": "test", "tasks": tasks, "norm": self.settings.get("norm")}
+            first = self._first_seed(state)
+            regression = measure[0] == "squared_error"
+            evaluation = {"split": "test", "tasks": tasks, **self._network()}
             results = self._results(
                 outcome.step,
                 outcome.seconds,
                 outcome.compile_seconds,
                 outcome.tasks_per_second,
-                eval=evaluation | summarize_tasks(values, self._seeds()),
+                eval=evaluation
+                | summarize_tasks(values, self._seeds(), regression=regression)
+                | {"selected_on": None},
                 best=outcome.best,
                 learned=learned(first),
-                published=published and row_for(**published),
+                published=_published(published),
             )
 
             def draw(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -190,8 +255,10 @@ class Run(Parts):
                 if callable(test):
                     task = draw_task(jax.device_get(test), jax.random.key(TEST_SEED))
                     draw_episode(folder, adapter, first, task)
+                    if regression:
+                        draw_regression(folder, spec_of_adapter(spec), first, task)
 
-            self._conclude(results, values, draw)
+            return self._conclude(results, values, draw)
         return 0
 
     def begin_stream(self, steps: int, *sources: Dataset) -> None:
@@ -200,6 +267,7 @@ class Run(Parts):
             checkpoints.check_identity()
             self._check_not_past(checkpoints.latest_step(), steps)
         self._write_config(steps, {}, *sources)
+        announce(f"{self.settings.algorithm}, {steps} batches, on {_device_text()}")
 
     def fit_stream(
         self,
@@ -216,6 +284,8 @@ class Run(Parts):
         Raises Interrupted if a signal stops it, or if the time is over before the `least` number of batches
         that have results.
         """
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(states)) // len(trials.seeds)
+        announce(f"{len(trials.seeds)} trials, each with {numbers:,} numbers of parameters and memory")
         with self.open_checkpoints() as checkpoints:
             stream, signal = learn_stream(
                 advance,
@@ -250,7 +320,7 @@ class Run(Parts):
           best: its best point, with the metrics of all points.
           arrays: the content of eval.npz, with the domain of each batch as an index into `domains`, if any.
           compile_seconds: how long the program compiled.
-          evaluation: "split", number of "tasks" of a trial and "norm", beside the metrics.
+          evaluation: "split", number of "tasks" of a trial, "norm" and "backbone", beside the metrics.
           learned: numbers that were learned.
           published: the fields of the paper's row, see `row_for`; None if there is none.
           **fields: further fields of the results.
@@ -261,10 +331,15 @@ class Run(Parts):
             stream.seconds,
             compile_seconds,
             tasks / stream.seconds if stream.seconds else None,
-            eval={**evaluation, "metrics": best.metrics, "seeds": best.seeds},
+            eval={
+                **evaluation,
+                "metrics": best.metrics,
+                "seeds": best.seeds if self.settings.num_seeds > 1 else None,
+                "selected_on": "test" if self.settings.grid else None,
+            },
             grid=best.grid if self.settings.grid else None,
             learned=learned,
-            published=published and row_for(**published),
+            published=_published(published),
             **fields,
         )
 
@@ -272,8 +347,7 @@ class Run(Parts):
             lines = [restrict_line(line, best.trials) for line in lines]
             draw_stream(folder, lines, arrays, domains)
 
-        self._conclude(results, arrays, draw)
-        return 0
+        return self._conclude(results, arrays, draw)
 
     def _seeds(self) -> int | None:
         """Return the number of seeds side by side, None for a run of one."""
@@ -285,8 +359,12 @@ class Run(Parts):
         """Open the checkpoints of the run, or those in a `folder` below it."""
         place = (folder or self.workdir) / "checkpoints"
         facts = {"git commit": git_commit()}
-        with contextlib.closing(Checkpoints(place, self.identity, surroundings=facts)) as checkpoints:
-            yield checkpoints
+        with contextlib.ExitStack() as stack:
+            if folder is not None and jax.process_index() == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(folder))
+            checkpoints = Checkpoints(place, self.identity, surroundings=facts)
+            yield stack.enter_context(contextlib.closing(checkpoints))
 
     def _train(
         self,
@@ -299,10 +377,12 @@ class Run(Parts):
         measure: tuple[str, str],
         task_seed: int | None,
         tasks: int,
+        test_tasks: int,
+        learned: Callable[[LearnerState], dict[str, float]],
     ) -> Outcome:
-        """Train through the `stages`, each a sampler with the outer update at which it ends."""
+        """Train through the `stages`, each a sampler with the outer update at which it ends; validate on
+        `tasks`, and count the `test_tasks` in the time that is left."""
         settings = self.settings
-        self._check_not_past(checkpoints.latest_step(), settings.steps)
 
         def validate(state: LearnerState) -> dict[str, float]:
             key = jax.random.key(VALIDATION_SEED)
@@ -316,6 +396,8 @@ class Run(Parts):
             eval_every=settings.eval_every if validation else 0,
             checkpoint_every=settings.checkpoint_every,
             deadline=self.deadline,
+            test_validations=test_tasks / max(1, tasks),
+            last_step=settings.steps,
             allow_nonfinite=settings.get("skip_nonfinite", False),
         )
         compile_seconds = 0.0
@@ -331,6 +413,7 @@ class Run(Parts):
                     select=measure,
                     checkpoints=checkpoints,
                     log=log,
+                    learned=learned,
                     mesh=mesh,
                 )
                 state, compile_seconds = outcome.state, compile_seconds + outcome.compile_seconds
@@ -373,7 +456,7 @@ class Run(Parts):
             "flags": dict(self.settings),
             "identity": self.identity,
             "steps": steps,
-            "run": {**self._summary(), **self.settings.take("backbone", "norm")},
+            "run": {**self._summary(), **self._network()},
             "tasks": None,
             **facts,
             "dataset": datasets[0] if len(datasets) == 1 else datasets,
@@ -384,13 +467,34 @@ class Run(Parts):
         write_json(self.workdir / "config.json", config)
 
     def _summary(self) -> dict[str, Any]:
-        """Say who runs on what; None for a flag that this entry point does not have."""
-        settings = self.settings
+        """Say who runs on what; None for a flag that means nothing here."""
         return {
             "experiment": self.experiment.name,
-            "algorithm": settings.get("algorithm") or self.experiment.name,
-            **{name: settings.get(name) for name in ("preset", "dataset", "way", "shot", "seed")},
+            "algorithm": self.settings.get("algorithm") or self.experiment.name,
+            **self._meaningful("preset", "dataset", "way", "shot", "seed"),
         }
+
+    def _network(self) -> dict[str, Any]:
+        """Name the network and the policy of its batch normalization; None if there is none to choose."""
+        network = self._meaningful("norm", "backbone")
+        algorithm = self.settings.get("algorithm")
+        return network | {"backbone": algorithm} if algorithm in registry.MODELS else network
+
+    def _describe_network(self, state: LearnerState) -> str:
+        """Describe the network, how much is learned, and by how many seeds."""
+        name = self._network()["backbone"] or self.settings.get("algorithm") or self.experiment.name
+        seeds = self._seeds()
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.meta)) // (seeds or 1)
+        return f"{name}, {count:,} parameters" + (f", {seeds} seeds side by side" if seeds else "")
+
+    def _meaningful(self, *names: str) -> dict[str, Any]:
+        """Select flags by name; None for one that this entry point does not have, or that means nothing."""
+        reasons = unused(self.experiment.flags, self.settings)
+        return {name: None if name in reasons else self.settings.get(name) for name in names}
+
+    def _first_seed(self, state: LearnerState) -> LearnerState:
+        """Take the learned state of the first seed, in arrays of this process alone."""
+        return _on_host(take_seed(state, 0) if self._seeds() else state)
 
     def _results(
         self, steps: int, seconds: float, compile_seconds: float, rate: float | None, **fields: Any
@@ -407,21 +511,63 @@ class Run(Parts):
             **fields,
         }
 
-    def _conclude(self, results: Mapping[str, Any], values: Arrays, draw: Callable[..., None]) -> None:
-        """Write eval.npz, the figures and results.json, and print the results.
+    def _conclude(self, results: Mapping[str, Any], values: Arrays, draw: Callable[..., None]) -> int:
+        """Write eval.npz, results.json and the figures, and print the results; the exit status.
 
-        `draw(folder, lines)` draws into a folder, given the lines of the log.
+        `draw(folder, lines)` draws into a folder, given the lines of the log. A signal ends the process after
+        that.
         """
-        write_arrays(self.workdir / "eval.npz", values)
-        folder = self.workdir / "figures"
-        try:
-            folder.mkdir(exist_ok=True)
-            draw(folder, read_metrics(self.workdir / "metrics.jsonl"))
-        except (OSError, ValueError, RuntimeError) as error:  # a figure must not cost a run its results
-            say(f"no figures: {error}")
-        write_json(self.workdir / "results.json", results)
-        say(f"figures in {folder}, results in {self.workdir / 'results.json'}")
-        print_results(results)
+        with stop_on_signals("stopping once the results are written") as stopped:
+            write_arrays(self.workdir / "eval.npz", values)
+            write_json(self.workdir / "results.json", results)
+            folder = self.workdir / "figures"
+            try:
+                announce("drawing the figures")
+                folder.mkdir(exist_ok=True)
+                draw(folder, read_metrics(self.workdir / "metrics.jsonl"))
+                self._add_outcome(results, folder)
+            except Exception as error:  # a figure must not cost a run its results
+                say(f"no figures: {error_text(error)}")
+            config = read_json(self.workdir / "config.json") or {}
+            write_json(self.workdir / "config.json", config | {"ended": time_stamp()})
+            say(f"figures in {folder}, results in {self.workdir / 'results.json'}")
+            print_results(results)
+            signal = stopped()
+        return 128 + signal if signal else 0
+
+    def _add_outcome(self, results: Mapping[str, Any], folder: Path) -> None:
+        """Add the flags, the test's numbers and the figures to the TensorBoard events."""
+        metrics = results["eval"]["metrics"]
+        flags = markdown_table(
+            ("flag", "value"), ((f"--{name}", value) for name, value in self.settings.items())
+        )
+        write_outcome(
+            self.workdir,
+            results["steps"],
+            numbers={f"test/{name}": metric["mean"] for name, metric in metrics.items()},
+            texts={"flags": flags},
+            images={f"figures/{path.stem}": read_image(path) for path in sorted(folder.glob("*.png"))},
+        )
+
+
+def _published(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Find the published row of these fields, in fractions; None if there is none."""
+    row = row_for(**fields) if fields else None
+    return in_fractions(row) if row else None
+
+
+def _describe_tested(best: Mapping[str, Any] | None, step: int) -> str:
+    """Describe the parameters that are tested: those of the best validation, if there is one."""
+    if best is None:
+        return f"of step {step}"
+    several = isinstance(best["step"], list)
+    return "of each seed's best validation" if several else f"of step {step}, the best validation"
+
+
+def _device_text() -> str:
+    device = describe_device()
+    number = f"{device['count']} x " if device["count"] > 1 else ""
+    return f"{number}{device['kind']}"
 
 
 def print_results(results: Mapping[str, Any]) -> None:
@@ -432,13 +578,10 @@ def print_results(results: Mapping[str, Any]) -> None:
 
 def say(text: str) -> None:
     """Print a line for people, once whatever the number of processes."""
-    if jax.process_index() == 0:
-        print(text, file=sys.stderr)
+    announce(text)
 
 
-def _set_up(distributed: bool | None, precision: str) -> None:
-    if distributed:
-        start_distributed()
+def _set_up(precision: str) -> None:
     if precision != "float32":
         if jax.default_backend() == "cpu":
             raise UsageError(f"--precision={precision} has no effect on a CPU; leave it out")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from experiments.errors import UsageError
-from experiments.flags import Flag
+from experiments.flags import Flag, number, unused, whole_number
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,7 +49,9 @@ class Experiment(NamedTuple):
 
     `flags` in the order of `--help`; `main(run) -> exit status` (see `experiments.runner.Run`), or, if there
     is no flag `workdir`, `main(settings)`; `presets`, name -> values; `algorithms`, name -> the flags that
-    are its own; `defaults(**values of its arguments)`, the default row of an algorithm or a dataset.
+    are its own; `defaults(**values of its arguments)`, the default row of an algorithm or a dataset;
+    `published(settings)`, the fields of the paper's row (see `jmeta.report.published.row_for`), None if there
+    is none; `headings`, own words for headings of `--help`.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Experiment(NamedTuple):
     presets: Mapping[str, Mapping[str, Any]] = _NONE
     algorithms: Mapping[str, tuple[str, ...]] = _NONE
     defaults: Callable[..., Mapping[str, Any]] = lambda: {}
+    published: Callable[[Settings], Mapping[str, Any] | None] = lambda settings: None
+    headings: Mapping[str, str] = _NONE
 
 
 def foreign_flags(experiment: Experiment, algorithm: str | None) -> list[str]:
@@ -67,10 +72,27 @@ def foreign_flags(experiment: Experiment, algorithm: str | None) -> list[str]:
     return [name for name in experiment.flags if name in others and name not in own]
 
 
+def resolve(experiment: Experiment, explicit: Mapping[str, Any]) -> Settings:
+    """Resolve every flag: explicit values go before the preset, that before the default row of the algorithm
+    and dataset, and that before the flags' defaults."""
+    chosen = {**experiment.presets.get(explicit.get("preset") or "", {}), **explicit}
+    values = {name: flag.default for name, flag in experiment.flags.items()} | chosen
+    arguments = inspect.signature(experiment.defaults).parameters
+    row = experiment.defaults(**{name: values[name] for name in arguments})
+    return Settings(values | row | chosen)
+
+
+def unused_flags(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Find the flags that the chosen algorithm does not have or that mean nothing here, and why."""
+    algorithm = settings.get("algorithm")
+    foreign = dict.fromkeys(foreign_flags(experiment, algorithm), f"{algorithm} has none")
+    return unused(experiment.flags, settings) | foreign
+
+
 def parse_drops(text: str) -> tuple[tuple[int, float], ...]:
     """Read `--learning_rate_drops`: "20000:0.006,40000:0.0012" as ((20000, 0.006), (40000, 0.0012))."""
     try:
         pairs = [part.split(":") for part in text.split(",") if part]
-        return tuple((int(step), float(rate)) for step, rate in pairs)
+        return tuple((whole_number(step), number(rate)) for step, rate in pairs)
     except ValueError:
         raise UsageError(f"--learning_rate_drops={text}; expected step:rate,step:rate") from None

@@ -20,6 +20,8 @@ from experiments.workdir import write_arrays
 from jmeta.outer.checkpoint import CheckpointError, Checkpoints
 from jmeta.outer.finite import NonFiniteError
 from jmeta.outer.metrics_log import MetricsLog
+from jmeta.outer.progress import announce, clock_text
+from jmeta.outer.screen import join_parts, terminal_columns
 from jmeta.outer.signals import stop_on_signals
 from jmeta.types import LearnerState, PyTree
 
@@ -61,13 +63,15 @@ def learn_stream(
       deadline: a value of `time.monotonic()`.
 
     Returns:
-      The state, and the number of the signal that stopped it early, or None.
+      The state, and the number of the signal that came, or None.
 
     Raises:
       NonFiniteError, CheckpointError: with the checkpoint to go back to, or what to remove.
     """
     stream, saved = _resume(stream, checkpoints, workdir)
-    with stop_on_signals() as stopped, contextlib.closing(MetricsLog(workdir)) as log:
+    promise = "stopping after this part of the stream, with a checkpoint"
+    timed_steps, timed_seconds, first = 0, 0.0, stream.done
+    with stop_on_signals(promise) as stopped, contextlib.closing(MetricsLog(workdir)) as log:
         log.start(stream.done)
         while stream.done < steps and not stopped() and time.monotonic() < deadline:
             before, start_time = stream.done, time.monotonic()
@@ -79,14 +83,18 @@ def learn_stream(
             )
             check_finite(means["loss"], stream.done, saved, trials)
             log.write(log_line(stream.done, part.fields, means, seconds))
-            print(f"step {stream.done}/{steps}  {_as_text(means)}  {seconds:.1f} s", file=sys.stderr)
+            if before > first:  # the first part warms up
+                timed_steps += stream.done - before
+                timed_seconds += time.monotonic() - start_time
+            pace = timed_seconds / timed_steps if timed_steps else None
+            _show_progress(stream.done, steps, means, pace)
             if stream.done // checkpoint_every > before // checkpoint_every:
                 saved = _save(stream, checkpoints, workdir)
         signal = stopped()
         if saved != stream.done and stream.done:
             _save(stream, checkpoints, workdir)
-            checkpoints.wait()
-    return stream, signal if stream.done < steps else None
+        checkpoints.wait()
+    return stream, signal
 
 
 def check_complete(stream: StreamState, signal: int | None, workdir: Path, *, least: int = 1) -> None:
@@ -166,13 +174,18 @@ def _read_records(path: Path, done: int) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             records = {name: file[name][:, :done] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove {path.parent} to start anew") from error
+    except Exception as error:  # zipfile, zlib and numpy raise whatever the damage leads to
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} is damaged ({reason}); remove {path.parent} to start anew") from error
     if any(values.shape[1] < done for values in records.values()):
         raise CheckpointError(f"{path} ends before step {done}; remove {path.parent} to start anew")
     return records
 
 
-def _as_text(means: Mapping[str, np.ndarray]) -> str:
+def _show_progress(done: int, steps: int, means: Mapping[str, np.ndarray], pace: float | None) -> None:
+    """Print the batches that are done, the time left at `pace` seconds a batch, and means over trials."""
+    left = [] if pace is None else [f"left {clock_text(pace * (steps - done))} + test"]
     names = [name for name in ("loss", "accuracy") if name in means]
-    return "  ".join(f"{name} {np.nanmean(means[name]):.4g}" for name in names)
+    metrics = [f"{name} {np.nanmean(means[name]):.4g}" for name in names]
+    columns = terminal_columns(sys.stderr)
+    announce(join_parts([f"batch {done}/{steps}", *left, *metrics], columns and columns - 1))

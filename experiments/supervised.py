@@ -139,7 +139,13 @@ FLAGS = flags.pick(
         "dataset": "the images",
         "shrink": "factor of the plain network's widths",
         "steps": "steps; 391 are an epoch of 128 images each",
-        "eval_every": "steps between validations, 0 for none",
+        "eval_every": "steps between validations, the best of which is tested, 0 for none",
+        "learning_rate": "learning rate, from which it falls to 0",
+        "weight_decay": "added to the gradient of every array",
+        "label_smoothing": "share of a label spread over the classes while training",
+        "checkpoint_every": "steps between checkpoints",
+        "log_every": "steps between lines of metrics.jsonl",
+        "seed": "seed of initial parameters and batches",
     },
     defaults={"algorithm": "cl_resnet20", "dataset": "cifar100", "batch": 128, "augment": "crop_flip",
               "weight_decay": 5e-4, "steps": 78200, "eval_every": 0, "checkpoint_every": 1000},
@@ -152,6 +158,8 @@ EXPERIMENT = Experiment(
     paper.SUPERVISED,
     ALGORITHMS,
     paper.supervised_row,
+    lambda settings: published_row(settings.algorithm, settings.dataset, settings.shrink),
+    {"Outer loop": "Training"},
 )
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.errors import UsageError
-from experiments.flags import Flag, range_error
+from experiments.flags import Flag, number, range_error
+from jmeta.report.units import unit_of
 
 if TYPE_CHECKING:
     from jmeta.types import Array, Key, PyTree
@@ -45,6 +46,10 @@ class Trials(NamedTuple):
         key of the seed, as 3 is the trial's own."""
         import jax
         import jax.numpy as jnp
+
+        from jmeta.outer.progress import announce
+
+        announce("drawing the streams and initializing the networks (compiles)")
 
         def draw(seed: Array) -> tuple[Key, PyTree]:
             key = jax.random.key(seed)
@@ -116,7 +121,7 @@ def parse_grid(text: str, tunable: Sequence[str]) -> list[dict[str, float]]:
                 f"--grid={text}: {name!r}; expected once each of {', '.join(map(repr, tunable))}"
             )
         try:
-            axes[name] = [float(value) for value in values.split(":")]
+            axes[name] = [number(value) for value in values.split(":")]
         except ValueError:
             raise UsageError(f"--grid={text}; expected name=number:number, ...") from None
     return [dict(zip(axes, point)) for point in itertools.product(*axes.values())]
@@ -144,6 +149,9 @@ def map_trials(function: Callable[..., PyTree], *, shared: int, sequential: bool
 
 def compile_program(program: Any, *arguments: PyTree) -> tuple[Callable[..., Any], float]:
     """Compile a jitted program for these arguments; returns it and the seconds that took."""
+    from jmeta.outer.progress import announce  # which imports jax
+
+    announce("compiling (about a minute the first time)")
     start_time = time.monotonic()
     compiled = program.lower(*arguments).compile()
     return compiled, time.monotonic() - start_time
@@ -170,7 +178,10 @@ def choose(trials: Trials, summaries: Sequence[_Summary], metric: str) -> Best:
     best = int(np.argmax([metrics[metric]["mean"] for metrics in by_point]))
     chosen = summaries[places[best]]
     seeds = {name: [seed.get(name) for seed in chosen] for name in chosen[0]}
-    grid = [{"values": point, "metrics": metrics} for point, metrics in zip(trials.points, by_point)]
+    grid = [
+        {"values": point, "metrics": metrics, "chosen": index == best}
+        for index, (point, metrics) in enumerate(zip(trials.points, by_point))
+    ]
     return Best(best, places[best], by_point[best], seeds, grid)
 
 
@@ -178,10 +189,16 @@ def over_seeds(summaries: Sequence[_Summary]) -> dict[str, dict[str, float | Non
     """Compute mean, deviation and 95 % interval over seeds of each number that all of the seeds have."""
     import numpy as np
 
+    from jmeta.metrics import summarize  # which imports jax
+
     statistics = {}
     for name in [name for name in summaries[0] if all(name in summary for summary in summaries)]:
         values = np.asarray([summary[name] for summary in summaries])
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-        interval = None if deviation is None else 1.96 * deviation / len(values) ** 0.5
-        statistics[name] = {"mean": float(values.mean()), "std": deviation, "ci95": interval}
+        several = len(values) > 1
+        statistics[name] = {
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)) if several else None,
+            "ci95": summarize(values, over="seeds").ci95 if several else None,
+            "unit": unit_of(name),
+        }
     return statistics

@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -17,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import UsageError
 from experiments.settings import Experiment, foreign_flags
+from jmeta.outer.files import read_plain, write_whole
 
 
 def run_identity(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,23 +40,20 @@ def default_workdir(experiment: Experiment, settings: Mapping[str, Any]) -> Path
     return Path("runs") / experiment.name / digest.hexdigest()[:12]
 
 
-def make_workdir(workdir: Path) -> None:
-    """Make the folder of a run. Raises UsageError if there is a file in its place."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON file; None if it is missing, damaged or no object."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"--workdir={workdir}: there is a file in its place; give a folder") from None
+        value = json.loads(read_plain(path))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def finished_results(workdir: Path, identity: Mapping[str, Any], steps: int | None) -> dict | None:
     """Read the results of a run with this identity that has taken all its `steps`, by default those that its
     config.json has; None if there are none."""
-    try:
-        config = json.loads((workdir / "config.json").read_text())
-        results = json.loads((workdir / "results.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict) or not isinstance(results, dict):
+    config, results = read_json(workdir / "config.json"), read_json(workdir / "results.json")
+    if config is None or results is None or not isinstance(results.get("eval"), dict):
         return None
     planned = config.get("steps") if steps is None else steps
     return results if config.get("identity") == identity and results.get("steps") == planned else None
@@ -63,10 +61,10 @@ def finished_results(workdir: Path, identity: Mapping[str, Any], steps: int | No
 
 def is_finished(workdir: Path) -> bool:
     """Tell whether a run has its results, of all its steps."""
+    config, results = read_json(workdir / "config.json"), read_json(workdir / "results.json")
     try:
-        planned = json.loads((workdir / "config.json").read_text())["steps"]
-        return json.loads((workdir / "results.json").read_text())["steps"] >= planned
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(config and results and results["steps"] >= config["steps"])
+    except (KeyError, TypeError):
         return False
 
 
@@ -80,26 +78,30 @@ def strict(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file whole: under a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(strict(value), indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
+    """Write a JSON file whole, see `write_whole`."""
+    text = json.dumps(strict(value), indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_arrays(path: Path, values: Mapping[str, np.ndarray]) -> None:
-    """Write an .npz whole: under a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(temporary, **values)
-    temporary.replace(path)
+    """Write an .npz whole, see `write_whole`."""
+    write_whole(path, lambda temporary: np.savez(temporary, **values))
 
 
 def provenance() -> dict[str, Any]:
-    """List versions, commit and time for config.json."""
+    """List the command line, versions, commit and time for config.json."""
     return {
+        "command": shlex.join(sys.orig_argv),
         "versions": _versions(),
         "git_commit": git_commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git_dirty": _git("status", "--porcelain") not in (None, ""),
+        "started": time_stamp(),
     }
+
+
+def time_stamp() -> str:
+    """Return the time of now, as in ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _versions() -> dict[str, str]:
@@ -113,7 +115,12 @@ def _versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Return the commit of these experiments, None if they are not in a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return _git("rev-parse", "HEAD")
+
+
+def _git(*arguments: str) -> str | None:
+    """Return the output of a git command in the folder of these experiments, None if it fails."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

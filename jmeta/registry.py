@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
@@ -26,11 +27,14 @@ class Entry(NamedTuple):
 
     `factory`: "module:function" below jmeta. `settings`: the keyword arguments that stand for themselves, as
     plain values that a flag or a spec sets. `fixed`: the keyword arguments that make it what its name says.
+    `outer`: of an adapter, the parts of its learner that do so, by name: a `loss` or `metrics` that takes the
+    usual ones as its argument of that name, or a `task_grad`.
     """
 
     factory: str
     settings: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = MappingProxyType({})
+    outer: Mapping[str, str] = MappingProxyType({})
 
 
 MODELS = {
@@ -38,6 +42,7 @@ MODELS = {
     "conv_encoder": Entry("models.conv_encoder:conv_encoder", ("filters", "padded", "initialize")),
     "residual_encoder": Entry("models.residual_encoder:residual_encoder", ("filters",)),
     "resnet12": Entry("models.resnet12:resnet12", ("drop_block", "global_pool", "normalize_features")),
+    "resnet12_boil": Entry("models.resnet12_boil:resnet12_boil"),
     "mlp": Entry("models.mlp:mlp", ("normalize_features", "initialize")),
     "identity": Entry("models.identity:identity"),
     "resnet20": Entry("models.resnet20:resnet20"),
@@ -48,14 +53,20 @@ MODELS = {
 RULES = {
     "sgd": Entry("rules.sgd:sgd", ("rate", "learn", "steps")),
     "adam": Entry("rules.optax_bridge:adam", ("rate",)),
-    "masked_sgd": Entry("rules.masked_sgd:masked_sgd", ("rate",)),
-    "rectified_sgd": Entry("rules.masked_sgd:rectified_sgd", ("rate",)),
+    "masked_sgd": Entry("rules.masked_sgd:masked_sgd", ("rate", "factor", "start", "shift")),
+    "rectified_sgd": Entry("rules.masked_sgd:rectified_sgd", ("rate", "start")),
+    "exponential_sgd": Entry("rules.masked_sgd:exponential_sgd", ("rate", "start")),
     "turtle": Entry(
         "rules.turtle:turtle_of_equal_layers",
         ("hidden_layers", "hidden_units", "inputs", "decay", "preprocess", "learn_rates"),
     ),
     "meta_lstm": Entry("rules.meta_lstm:meta_lstm", ("hidden_units", "inputs", "gradient_divisor")),
-    "clip_gradients": Entry("rules.clip_gradients:clip_gradients", ("limit",)),
+    "meta_curvature": Entry("rules.meta_curvature:meta_curvature", ("rate", "modes", "steps", "largest")),
+    "subspace_sgd": Entry("rules.subspace_sgd:subspace_sgd", ("rate", "per", "temperature")),
+    "proximal_sgd": Entry(
+        "rules.proximal_sgd:proximal_sgd", ("rate", "log_variance", "learn", "implicit_step")
+    ),
+    "clip_gradients": Entry("rules.clip_gradients:clip_gradients", ("limit", "by")),
 }
 HEADS = {
     "comln": Entry(
@@ -70,7 +81,11 @@ HEADS = {
     "r2d2": Entry("adapters.heads.r2d2:r2d2", ("penalty", "learn_penalty", "scale")),
 }  # fmt: skip
 _MAML = ("inner_lr", "inner_steps", "test_inner_steps", "order", "remat", "norm")
+_MASKED = ("inner_lr", "inner_steps", "test_inner_steps", "adapt_norm", "norm")
+_MASKS = ("mask_factor", "mask_start", "mask_shift")
 _TRANSFER = ("inner_lr", "inner_steps", "adapt_batch")
+_SHRINKAGE = ("inner_lr", "inner_steps", "test_inner_steps", "cg_steps", "log_variance", "norm")
+_MINIBATCHES = (*_TRANSFER, "test_inner_steps", "test_adapt_batch", "norm")
 # Whole networks that adapt to an episode, as `experiments.few_shot` runs them, beside the heads.
 WHOLE = {
     "maml": Entry("adapters.named:maml", _MAML),
@@ -79,7 +94,31 @@ WHOLE = {
         ("inner_lr", "inner_steps", "test_inner_steps", "norm"),
         {"order": "first", "remat": "none"},
     ),
-}
+    "sparse_maml": Entry("adapters.sparse_maml:sparse_maml", (*_MASKED, *_MASKS)),
+    "sparse_maml_plus": Entry(
+        "adapters.sparse_maml_plus:sparse_maml_plus", (*_MASKED, "mask_dimension", *_MASKS)
+    ),
+    "sparse_relu_maml": Entry("adapters.sparse_maml:sparse_relu_maml", (*_MASKED, "rate_start")),
+    "exp_maml": Entry("adapters.sparse_maml:exp_maml", (*_MASKED, "rate_start")),
+    "boil": Entry("adapters.named:boil", _MAML),
+    "meta_sgd": Entry("adapters.named:meta_sgd", ("lowest_rate", "highest_rate", *_MAML[1:])),
+    "reptile": Entry("adapters.reptile:reptile", (*_MINIBATCHES, "inner_optimizer", "shared_moments"),
+                     outer={"task_grad": "reptile"}),
+    "maml_pp": Entry("adapters.maml_pp:maml_pp",
+                     (*_MAML, "multi_step_epochs", "first_order_epochs", "epoch_updates"),
+                     outer={"loss": "multi_step", "metrics": "of_last_step"}),
+    "meta_curvature": Entry("adapters.named:maml_with_curvature",
+                            (*_MAML, "modes", "step_curvature", "largest_curvature")),
+    "t_net": Entry("adapters.t_net:t_net", _MAML),
+    "mt_net": Entry("adapters.t_net:mt_net", (*_MAML, "mask_per", "temperature", "deterministic_test")),
+    "shrinkage": Entry("adapters.named:shrinkage", (*_MAML, "log_variance", "implicit_step")),
+    "shrinkage_imaml": Entry("adapters.shrinkage:implicit_shrinkage", _SHRINKAGE),
+    "shrinkage_reptile": Entry("adapters.shrinkage:implicit_shrinkage", _SHRINKAGE,
+                               outer={"task_grad": "sigma_reptile"}),
+    "leap": Entry("adapters.leap:leap",
+                  (*_MINIBATCHES, "path_metric", "path_loss", "stabilizer", "last_segment"),
+                  outer={"task_grad": "leap"}),
+}  # fmt: skip
 ADAPTERS = {
     **WHOLE,
     "on_features": Entry("adapters.on_features:on_features", ("norm",)),
@@ -182,25 +221,34 @@ DOWNLOADERS = {
     "tensorflow_datasets": Entry("data.sources.download:prepare_dataset", ("archives", "data_dir")),
 }
 LOSSES = {
+    "multi_step": Entry("adapters.maml_pp:multi_step"),
     "cross_entropy": Entry("losses:cross_entropy"),
     "mean_squared_error": Entry("losses:mean_squared_error"),
 }
 METRICS = {
+    "of_last_step": Entry("adapters.maml_pp:of_last_step"),
     "accuracy": Entry("metrics:accuracy"),
     "accuracy_and_by_subtask": Entry("metrics:accuracy_and_by_subtask"),
     "squared_error": Entry("metrics:squared_error"),
     "stream_accuracy": Entry("memory.readout:stream_accuracy"),
 }
 OPTIMIZERS = {
+    "plain_sgd": Entry("outer.optimizer:optimizer", fixed={"name": "sgd", "momentum": 0.0}),
     "sgd": Entry("outer.optimizer:optimizer", fixed={"name": "sgd"}),
     "adam": Entry("outer.optimizer:optimizer", fixed={"name": "adam"}),
+    "by_part": Entry("outer.by_part:by_part"),
 }
 LEARNERS = {
     "learner": Entry("outer.learner:learner"),
     "skip_nonfinite": Entry("outer.skip_nonfinite:skip_nonfinite"),
     "vmap_seeds": Entry("outer.seeds:vmap_seeds"),
 }
-TASK_GRADS = {"clip_task_gradients": Entry("outer.estimators:clip_task_gradients")}
+TASK_GRADS = {
+    "clip_task_gradients": Entry("outer.estimators:clip_task_gradients"),
+    "reptile": Entry("adapters.reptile:reptile_gradient"),
+    "leap": Entry("adapters.leap:leap_gradient"),
+    "sigma_reptile": Entry("adapters.shrinkage:sigma_reptile_gradient"),
+}
 
 REGISTRY: dict[str, dict[str, Entry]] = {
     "model": MODELS, "rule": RULES, "head": HEADS, "adapter": ADAPTERS, "memory": MEMORIES, "online": ONLINE,
@@ -210,6 +258,7 @@ REGISTRY: dict[str, dict[str, Entry]] = {
 # The keys of a spec whose values are specs, beside those that are called as their kind.
 _KIND_OF_KEY = {
     "body": "model", "encoder": "model", "test_rule": "rule", "test_loss": "loss", "tx": "optimizer",
+    "rule_tx": "optimizer",
 }  # fmt: skip
 # An outer loop takes any of these.
 _ADAPTERS = ("adapter", "memory", "model")
@@ -264,8 +313,8 @@ def build(spec: Mapping[str, Any], kind: str = "adapter", **objects: Any) -> Any
       What the factory returns; of a loss or metric the function itself, with the spec's settings.
 
     Raises:
-      ValueError: for an unknown name, or an argument that the name fixes; TypeError for an argument that the
-        factory does not have.
+      ValueError: for an unknown name, an argument that the name fixes or that its factory does not have, and
+        for a required one that is missing.
     """
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise ValueError(f"{kind}: {spec!r} is no spec; expected a dictionary with a name")
@@ -278,8 +327,38 @@ def build(spec: Mapping[str, Any], kind: str = "adapter", **objects: Any) -> Any
         for key, value in spec.items()
         if key != "name"
     }
+    _check_arguments(kind, spec["name"], {**parts, **objects})
     function = functools.partial(factory(kind, spec["name"]), **parts, **objects)
-    return function if kind in _FUNCTIONS else function()
+    if kind in _FUNCTIONS:
+        return function
+    try:
+        return function()
+    except TypeError as error:  # of an argument that the factory forwards
+        stray = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if stray and stray[1] in spec:
+            raise ValueError(_unknown_argument(kind, spec["name"], stray[1])) from error
+        raise
+
+
+def _check_arguments(kind: str, name: str, given: Mapping[str, Any]) -> None:
+    """Raise ValueError for an argument that the factory of a name does not have, or one that is missing."""
+    words = inspect.signature(factory(kind, name)).parameters
+    forwards = any(word.kind is word.VAR_KEYWORD for word in words.values())
+    unknown = [word for word in given if word not in words]
+    if unknown and not forwards:
+        raise ValueError(_unknown_argument(kind, name, unknown[0]))
+    required = [
+        word for word, of in words.items() if of.default is of.empty and of.kind is not of.VAR_KEYWORD
+    ]
+    missing = [word for word in required if word not in given]
+    if missing and kind not in _FUNCTIONS:
+        raise ValueError(f"{kind} {name!r}: its spec has no {', '.join(map(repr, missing))}")
+
+
+def _unknown_argument(kind: str, name: str, word: str) -> str:
+    known = [own for own in parameters(kind, name) if own != word]
+    near = difflib.get_close_matches(word, known, 3) or known
+    return f"{kind} {name!r}: its spec has {word!r}, which is no argument of it; expected {', '.join(near)}"
 
 
 def _is_spec(key: str, value: Any) -> bool:

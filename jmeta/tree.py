@@ -53,6 +53,18 @@ def merge(moving: PyTree, still: PyTree) -> PyTree:
     return jax.tree.map(lambda m, s: s if m is None else m, moving, still, is_leaf=lambda leaf: leaf is None)
 
 
+def require_floating(name: str, params: PyTree) -> None:
+    """Raise ValueError if a leaf of `params`, in errors called `name` and its path, is no floating array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if dtype is not float and not jnp.issubdtype(dtype, jnp.floating):
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{name} {where} is {getattr(dtype, '__name__', dtype)}{list(jnp.shape(leaf))}; expected "
+                "floating arrays, which have gradients (counters and keys belong in the model state)"
+            )
+
+
 class Difference(NamedTuple):
     """The first mismatch of two trees: a `path` to append to a name, and `before` and `after` in words."""
 
@@ -84,3 +96,25 @@ def require_same(name: str, before: PyTree, after: PyTree) -> None:
             f"{name}{change.path} changes in a step from {change.before} to {change.after}; it must keep its "
             "structure, shapes and types"
         )
+
+
+def modules(params: PyTree) -> dict[str, list[Any]]:
+    """Group the leaves of a tree by their module, the path of a leaf without its own name ("conv_0").
+
+    A leaf at the root is a module by itself.
+    """
+    groups: dict[str, list[Any]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        groups.setdefault(_module(path), []).append(leaf)
+    return groups
+
+
+def by_module(function: Callable[..., Any], params: PyTree, values: dict[str, Any], *rest: PyTree) -> PyTree:
+    """Map `function(leaf, value, *leaves of rest)` over a tree, with the value of the leaf's module."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf, *others: function(leaf, values[_module(path)], *others), params, *rest
+    )
+
+
+def _module(path: Any) -> str:
+    return jax.tree_util.keystr(path[:-1] or path, simple=True, separator="/")

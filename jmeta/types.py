@@ -111,7 +111,9 @@ class Adapter(NamedTuple):
     `adapt(meta, state, support, key, *, train) -> (fast, state, info)`, with `support.x` encoded;
     `predict(meta, fast, state, x, key, *, train, mask) -> (outputs, state)`, with `x` encoded.
     The scalars of `info` join the metrics. At evaluation every `key` is None, unless the algorithm
-    `draws_at_test`.
+    `draws_at_test`. `with_norm(norm)`, if any, is the same algorithm for the same meta-parameters under
+    another policy of batch normalization (`jmeta.models.norm_policy`). `learned(meta) -> {name: scalar}`, if
+    any, tells in numbers what has been learned.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
@@ -119,6 +121,8 @@ class Adapter(NamedTuple):
     predict: Callable[..., tuple[PyTree, PyTree]]
     encode: Callable[..., tuple[PyTree, PyTree]] = _identity_encode
     draws_at_test: bool = False
+    with_norm: Callable[..., Adapter] | None = None
+    learned: Callable[[PyTree], Metrics] | None = None
 
 
 class Head(NamedTuple):
@@ -178,17 +182,24 @@ class Online(NamedTuple):
     predict: Callable[..., PyTree]
 
 
+def _check_nothing(state: LearnerState, tasks: PyTree, *, train: bool) -> None:
+    pass
+
+
 class Learner(NamedTuple):
     """The outer loop around an adapter, a memory or a plain model.
 
     `init(key, x) -> LearnerState`; `step(state, tasks) -> (state, metrics)`;
     `evaluate(state, tasks, first=0) -> metrics`, each metric per task, [task]; `first` is the index of the
-    first of these tasks among all tasks of the evaluation, so that noise depends on a task's own index.
+    first of these tasks among all tasks of the evaluation, so that noise depends on a task's own index;
+    `check(state, tasks, *, train)` raises ValueError for tasks that cannot be run, as far as they are
+    concrete. `step` and `evaluate` call it.
     """
 
     init: Callable[..., LearnerState]
     step: Callable[..., tuple[LearnerState, Metrics]]
     evaluate: Callable[..., Metrics]
+    check: Callable[..., None] = _check_nothing
 
 
 class FlowInfo(NamedTuple):

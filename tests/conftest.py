@@ -1,5 +1,6 @@
 """Strict numerics for the whole suite: float64 available, rank promotion and warnings are errors."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from results_schema import check_results
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -46,7 +48,10 @@ def compiled_once(tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def run_experiment(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
-    """`run_experiment(name, *flags)`: an entry point in a process of its own; programs are compiled once."""
+    """`run_experiment(name, *flags)`: an entry point in a process of its own; programs are compiled once.
+
+    The results of every run that ends well are checked against their schema.
+    """
     cache = tmp_path_factory.mktemp("compiled")
 
     def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -55,7 +60,7 @@ def run_experiment(tmp_path_factory) -> Callable[..., subprocess.CompletedProces
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         }
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", f"experiments.{name}", *arguments],
             cwd=ROOT,
             env=os.environ | settings | environment,
@@ -63,6 +68,10 @@ def run_experiment(tmp_path_factory) -> Callable[..., subprocess.CompletedProces
             text=True,
             timeout=600,
         )
+        last = done.stdout.strip().rpartition("\n")[2]
+        if done.returncode == 0 and last.startswith('{"experiment"'):
+            check_results(json.loads(last))
+        return done
 
     return run
 

@@ -99,3 +99,26 @@ def test_making_maml_imports_neither_an_ode_solver_nor_a_memory():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "words"),
+    [
+        (MAML | {"inner_stepz": 3}, "adapter", "adapter 'gradient': .*'inner_stepz'.*; expected inner_steps"),
+        (
+            MAML | {"model": {"name": "mlp", "output": 5}},
+            "adapter",
+            "model 'mlp': .*'output'.*expected outputs",
+        ),
+        (
+            {"name": "turtle", "hidden_unit": 3},
+            "rule",
+            "rule 'turtle': .*'hidden_unit'.*expected hidden_units",
+        ),
+        ({"name": "cross_entropy", "smooth": 0.1}, "loss", "loss 'cross_entropy': .*expected smoothing"),
+        ({"name": "maml", "loss": {"name": "cross_entropy"}}, "adapter", "'maml': its spec has no 'model'"),
+    ],
+)
+def test_arguments_that_a_name_does_not_have_or_lacks(spec, kind, words):
+    with pytest.raises(ValueError, match=words):
+        jmeta.build(spec, kind)

@@ -68,14 +68,14 @@ def main(settings: Settings) -> int:
 def summarize_point(results: dict[str, Any]) -> dict[str, Any]:
     """Summarize the test error of a run over its seeds, as means and medians over tasks, and the best
     validation error."""
-    by_seed, best = results["eval"]["seeds"]["squared_error"], results["best"]["metrics"]["squared_error"]
-    means, validation = jmeta.summarize(by_seed["mean"]), jmeta.summarize(best)
+    error = results["eval"]["metrics"]["squared_error"]
+    validation = jmeta.summarize(results["best"]["metrics"]["squared_error"], over="seeds")
     return {
-        "mean": means.mean,
-        "mean_ci95": means.ci95,
-        "median": by_seed["of_medians"]["mean"],
-        "median_ci95": by_seed["of_medians"]["ci95"],
-        "median_of_medians": by_seed["of_medians"]["median"],
+        "mean": error["mean"],
+        "mean_ci95": error["ci95"],
+        "median": error["of_medians"]["mean"],
+        "median_ci95": error["of_medians"]["ci95"],
+        "median_of_medians": error["of_medians"]["median"],
         "validation": validation.mean,
         "validation_ci95": validation.ci95,
         "seconds": results["train"]["seconds"],

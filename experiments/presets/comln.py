@@ -56,7 +56,8 @@ PRESETS = {
        _PAPER | {"dataset": data, "backbone": network, "shot": shot}
        for data in _DATA for network in _NETWORKS for shot in _SHOTS},
     **{f"table4_rk_{shot}shot": _MINI_IMAGENET | {"shot": shot, "solver": "dopri5"} for shot in _SHOTS},
-    **{f"table4_euler_{shot}shot": _MINI_IMAGENET | {"shot": shot, "solver": "euler", "step_size": 0.01, "solver_steps": 2**20}
+    **{f"table4_euler_{shot}shot":
+       _MINI_IMAGENET | {"shot": shot, "solver": "euler", "step_size": 0.01, "solver_steps": 2**20}
        for shot in _SHOTS},
     **{f"table5_{shot}shot": _EMBEDDED | {"shot": shot} for shot in _SHOTS},
     **{f"cifar_fs_{shot}shot": _PAPER | {"dataset": "cifar_fs", "backbone": "conv4", "shot": shot}

@@ -3,8 +3,9 @@
     python -m experiments.maml --preset=maml_mini_imagenet_5shot --data_dir=DIR
 
 Expected test accuracies (%): Omniglot 98.7 +- 0.4 and 99.9 +- 0.1 (1 and 5 shots), miniImageNet 48.70 +- 1.84
-and 63.11 +- 0.92. The released code's inner loss is the sum over the support set divided by the shots, 5 times
-the mean that is minimized here: its rates 0.4 and 0.01 are 2.0 and 0.05. Its Omniglot network is strided.
+and 63.11 +- 0.92. The released code's inner loss is the sum over the support set divided by the shots, 5
+times the mean that is minimized here: its rates 0.4 and 0.01 are 2.0 and 0.05. Its Omniglot network is
+strided.
 
 Deviations. Batch normalization has a scale, which the released code leaves out, and adapts its offset, which
 the released code does not; kernels are initialized by LeCun's rule, not Xavier's (the last layer of Omniglot:

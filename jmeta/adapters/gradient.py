@@ -6,6 +6,7 @@ ICLR 2021. MAML, FOMAML, BOIL, Meta-SGD and sparse-MAML are settings of this one
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +19,17 @@ from jmeta.models.norm_policy import (
     Norm,
     apply_with_norm,
     check_norm,
+    check_other_norm,
     set_step_state,
     stack_state,
     step_state,
     support_state,
 )
-from jmeta.tree import Selection, merge, split
+from jmeta.parts import named_arguments, require
+from jmeta.tree import Selection, merge, require_floating, split
 from jmeta.types import Adapter, Array, Batch, BatchLoss, Key, Metrics, Model, PyTree, Rule
+
+_LAST = 2**31 - 1  # beyond every step
 
 
 class Adapted(NamedTuple):
@@ -56,7 +61,10 @@ def gradient_adapter(
 
     Args:
       model: the network.
-      loss: `(outputs, Batch) -> scalar`, the inner loss.
+      loss: `(outputs, Batch) -> scalar`, the inner loss. It may also ask by name for `params`, the network's
+        parameters at this step; `start`, those that the inner loop starts from; `meta`, the meta-parameters;
+        and `step` [] int32. `lambda outputs, batch, *, params, start: ...` can hold the weights near their
+        start (iMAML, Rajeswaran et al. 2019), say.
       rule: the inner update rule: `sgd(0.01)`, `from_optax(tx)` or any other.
       steps: number of inner steps in training, each on the whole support set; None takes one step on each
         support example, in their order, as a stream shows them (OML, Javed & White 2019).
@@ -75,9 +83,13 @@ def gradient_adapter(
       support example are masked. Noise is drawn in training only, anew at each inner step.
 
     Raises:
+      TypeError: for what is no model or no rule.
       ValueError: for settings that mean nothing or do not go together; at `init`, for a selection that
-        selects nothing and for a rule that exact and mixed order cannot differentiate.
+        selects nothing or what is not floating, and for a rule that exact and mixed order cannot
+        differentiate.
     """
+    require("gradient_adapter", "model", model, Model)
+    require("gradient_adapter", "rule", rule, Rule)
     check_norm(norm)
     counts = (steps, steps if test_steps is None else test_steps)
     for count in counts:
@@ -98,6 +110,7 @@ def gradient_adapter(
         key_model, key_rule = jax.random.split(key)
         params, state = model.init(key_model, x)
         moving, _ = split(params, adapted, "gradient_adapter: adapted")
+        require_floating("gradient_adapter: the parameter", moving)
         hyper = rule.init(key_rule, moving)
         if order != "first":
             require_smooth(rule, hyper, moving)
@@ -114,17 +127,20 @@ def gradient_adapter(
 
         def loss_on(batch: Batch, params: PyTree, step: Array) -> tuple[Array, PyTree]:
             noise = jax.random.fold_in(key_noise, step) if train and key_noise is not None else None
+            params = merge(params, still)
             outputs, entry = apply_with_norm(
                 model,
                 "batch" if norm == "support" else norm,  # of the support set these are the same
-                merge(params, still),
+                params,
                 _entry(state, norm, step),
                 batch.x,
                 train=train,
                 key=noise,
                 mask=batch.mask,
             )
-            return chosen_loss(_masked(outputs, present), batch), entry if norm == "per_step" else None
+            asked = named_arguments(chosen_loss, params=params, start=meta["params"], meta=meta, step=step)
+            value = chosen_loss(_masked(outputs, present), batch, **asked)
+            return value, entry if norm == "per_step" else None
 
         def support_loss(params: PyTree, step: Array) -> tuple[Array, PyTree]:
             return loss_on(support if planned is not None else single_example(support, step), params, step)
@@ -171,7 +187,30 @@ def gradient_adapter(
             state = entry
         return _masked(outputs, fast.present), state
 
-    return Adapter(init=init, adapt=adapt, predict=predict)
+    @functools.cache  # programs are compiled once for each adapter
+    def with_norm(other: Norm) -> Adapter:
+        check_other_norm(norm, other)
+        options: dict[str, Any] = {"test_steps": test_steps, "test_loss": test_loss, "adapted": adapted}
+        options |= {"order": order, "remat": remat, "norm": other}
+        adapter = gradient_adapter(model, loss, rule, steps, **options)
+        return _on_last_entry(adapter) if norm == "per_step" and other != norm else adapter
+
+    return Adapter(init=init, adapt=adapt, predict=predict, with_norm=with_norm)
+
+
+def _on_last_entry(adapter: Adapter) -> Adapter:
+    """Give `adapter` the last of the model states that norm="per_step" has learned."""
+
+    def adapt(meta: PyTree, state: PyTree, *rest: Any, **options: Any) -> tuple[PyTree, PyTree, Metrics]:
+        fast, _, info = adapter.adapt(meta, step_state(state, _LAST), *rest, **options)
+        return fast, state, info
+
+    def predict(
+        meta: PyTree, fast: PyTree, state: PyTree, *rest: Any, **options: Any
+    ) -> tuple[PyTree, PyTree]:
+        return adapter.predict(meta, fast, step_state(state, _LAST), *rest, **options)[0], state
+
+    return adapter._replace(adapt=adapt, predict=predict)
 
 
 def single_example(batch: Batch, index: Array) -> Batch:

@@ -8,14 +8,26 @@ Deviations. The penalty is the sum of the masks.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jmeta.inner.gradient import Order, inner_loop
+from jmeta.losses import mask_absent_ways, padded_ways
 from jmeta.models.norm_policy import apply_with_norm
 from jmeta.rules.sgd import sgd
 from jmeta.tree import Selection, merge, split
 from jmeta.types import Adapter, Array, Batch, BatchLoss, Key, Metrics, Model, PyTree
+
+
+class Chosen(NamedTuple):
+    """The choice of a task: `logits` of the masks, the `direct` weights that adapt themselves, and the
+    `present` ways [way] if episodes are padded (else None)."""
+
+    logits: PyTree
+    direct: PyTree
+    present: Array | None
 
 
 def metacog(
@@ -45,41 +57,44 @@ def metacog(
       order: how the inner loop is differentiated, see `jmeta.inner_loop`.
     """
 
-    def start(params: PyTree) -> PyTree:
+    def start(params: PyTree) -> Chosen:
         behind_masks, _ = split(params, masked, "metacog: masked")
         direct, _ = split(params, adapted, "metacog: adapted")
         logits = jax.tree.map(lambda leaf: jnp.full_like(leaf, mask_initial), behind_masks)
-        return {"logits": logits, "direct": direct}
+        return Chosen(logits, direct, None)
 
-    def effective(fast: PyTree, params: PyTree) -> PyTree:
+    def effective(fast: Chosen, params: PyTree) -> PyTree:
         behind_masks, _ = split(params, masked)
-        weights = jax.tree.map(lambda w, z: w * jax.nn.sigmoid(z), behind_masks, fast["logits"])
-        return merge(fast["direct"], merge(weights, params))
+        weights = jax.tree.map(lambda w, z: w * jax.nn.sigmoid(z), behind_masks, fast.logits)
+        return merge(fast.direct, merge(weights, params))
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
         params, state = model.init(key, x)
         return {"params": params, "rule": ()}, state
 
-    def outputs_of(fast: PyTree, meta: PyTree, state: PyTree, x: PyTree, mask: Array | None) -> PyTree:
+    def outputs_of(fast: Chosen, meta: PyTree, state: PyTree, x: PyTree, mask: Array | None) -> PyTree:
         params = effective(fast, meta["params"])
-        return apply_with_norm(model, "batch", params, state, x, train=True, mask=mask)[0]
+        outputs, _ = apply_with_norm(model, "batch", params, state, x, train=True, mask=mask)
+        return outputs if fast.present is None else mask_absent_ways(outputs, fast.present)
 
     def adapt(
         meta: PyTree, state: PyTree, support: Batch, key: Key | None, *, train: bool
-    ) -> tuple[PyTree, PyTree, Metrics]:
-        def support_loss(fast: PyTree, step: Array) -> Array:
-            sizes = jax.tree.map(lambda z: jax.nn.sigmoid(z).sum(), fast["logits"])
-            fit = loss(outputs_of(fast, meta, state, support.x, support.mask), support)
+    ) -> tuple[Chosen, PyTree, Metrics]:
+        first = start(meta["params"])
+        present = padded_ways(support, lambda: outputs_of(first, meta, state, support.x, support.mask))
+
+        def support_loss(fast: Chosen, step: Array) -> Array:
+            sizes = jax.tree.map(lambda z: jax.nn.sigmoid(z).sum(), fast.logits)
+            outputs = outputs_of(fast._replace(present=present), meta, state, support.x, support.mask)
+            fit = loss(outputs, support)
             return fit + mask_penalty * sum(jax.tree.leaves(sizes))
 
-        fast, trace = inner_loop(
-            support_loss, sgd(inner_lr), (), start(meta["params"]), inner_steps, order=order
-        )
-        return fast, state, {"support_loss": trace.losses[0]} if inner_steps else {}
+        fast, trace = inner_loop(support_loss, sgd(inner_lr), (), first, inner_steps, order=order)
+        return fast._replace(present=present), state, {"support_loss": trace.losses[0]} if inner_steps else {}
 
     def predict(
         meta: PyTree,
-        fast: PyTree,
+        fast: Chosen,
         state: PyTree,
         x: PyTree,
         key: Key | None,

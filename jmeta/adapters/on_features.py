@@ -5,13 +5,14 @@ This is the only place that knows the normalization policy of the network below 
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jmeta.losses import mask_absent_ways, padded_ways
-from jmeta.models.norm_policy import Norm, apply_with_norm, support_state
+from jmeta.models.norm_policy import Norm, apply_with_norm, check_other_norm, support_state
 from jmeta.types import Adapter, Array, Batch, Head, Key, Metrics, Model, PyTree
 
 
@@ -39,6 +40,7 @@ def on_features(body: Model, head: Head, way: int | None = None, *, norm: Norm =
     Returns:
       An `Adapter` whose `info` is the head's. If the support set has a mask and integer labels [example],
       the logits of ways without a real support example are masked. The body draws noise in training only.
+      A head's meta-parameters have the type of the body's, though features may be narrower.
 
     Raises:
       ValueError: for a norm policy that a shared body does not have.
@@ -58,7 +60,7 @@ def on_features(body: Model, head: Head, way: int | None = None, *, norm: Norm =
         key_body, key_head = jax.random.split(key)
         params, state = body.init(key_body, x)
         shapes = jax.eval_shape(lambda: body.apply(params, state, x, train=True)[0])
-        z = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        z = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _widened(leaf.dtype, params)), shapes)
         return {"body": params, "head": head.init(key_head, z)}, state
 
     def encode(
@@ -98,9 +100,22 @@ def on_features(body: Model, head: Head, way: int | None = None, *, norm: Norm =
         if per_task:
             x, _ = features(meta, fast.statistics, x, train=train, key=key, mask=mask)
         outputs = head.predict(meta["head"], fast.fast, x)
-        return outputs if fast.present is None else mask_absent_ways(outputs, fast.present), state
+        if fast.present is None or getattr(outputs, "ndim", None) != 2:
+            return outputs, state
+        return mask_absent_ways(outputs, fast.present), state
 
-    return Adapter(init, adapt, predict, encode, draws_at_test=head.draws_at_test)
+    @functools.cache  # programs are compiled once for each adapter
+    def with_norm(other: Norm) -> Adapter:
+        check_other_norm(norm, other)
+        return on_features(body, head, way, norm=other)
+
+    return Adapter(init, adapt, predict, encode, head.draws_at_test, with_norm)
+
+
+def _widened(dtype: jnp.dtype, params: PyTree) -> jnp.dtype:
+    """Widen the type of features to that of the body's parameters, which a head's are to have as well."""
+    floats = [leaf.dtype for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.result_type(dtype, *floats) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def _present_ways(head: Head, meta: PyTree, support: Batch, way: int | None) -> Array | None:

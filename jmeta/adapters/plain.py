@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from jmeta.parts import require
 from jmeta.types import Adapter, Array, Batch, Key, Metrics, Model, PyTree
 
 
 def plain(model: Model) -> Adapter:
     """A plain network as an adapter that ignores the support set and never adapts."""
+    require("plain", "model", model, Model)
 
     def adapt(
         meta: PyTree, state: PyTree, support: Batch, key: Key, *, train: bool

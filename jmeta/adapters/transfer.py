@@ -10,12 +10,14 @@ those of the last batch. The best of four evaluations of the support accuracy is
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jmeta.adapters.heads.fine_tuned import Schedule, fine_tuned_head, train_on
 from jmeta.adapters.on_features import on_features
+from jmeta.losses import mask_absent_ways, padded_ways
 from jmeta.models.heads import cosine_head
 from jmeta.models.mlp import mlp
 from jmeta.types import Adapter, Array, Batch, BatchLoss, Key, Metrics, Model, PyTree
@@ -23,25 +25,36 @@ from jmeta.types import Adapter, Array, Batch, BatchLoss, Key, Metrics, Model, P
 HUISMAN = Schedule()
 
 
+class Trained(NamedTuple):
+    """A network trained on a task: its `params`, and the `present` ways [way] if episodes are padded (else
+    None)."""
+
+    params: PyTree
+    present: Array | None
+
+
 def from_scratch(model: Model, loss: BatchLoss, *, schedule: Schedule = HUISMAN) -> Adapter:
     """Train all weights on each support set from one random start: TrainFromScratch.
 
     `model` has the episode's ways as outputs; batch normalization uses the statistics of the batch at hand
-    throughout. Nothing is meta-learned. Raises ValueError for a schedule with a count below 1.
+    throughout. Nothing is meta-learned. In padded episodes, logits of ways without a real support example are
+    masked. Raises ValueError for a schedule with a count below 1.
     """
     schedule.check("from_scratch")
 
     def adapt(
         meta: PyTree, state: PyTree, support: Batch, key: Key, *, train: bool
-    ) -> tuple[PyTree, PyTree, Metrics]:
-        def outputs_of(params: PyTree, x: PyTree) -> Array:
-            return model.apply(params, state, x, train=True)[0]
+    ) -> tuple[Trained, PyTree, Metrics]:
+        def outputs_of(params: PyTree, x: PyTree, mask: Array | None) -> Array:
+            return model.apply(params, state, x, train=True, mask=mask)[0]
 
-        return train_on(outputs_of, loss, meta, support, key, schedule), state, {}
+        present = padded_ways(support, lambda: outputs_of(meta, support.x, support.mask))
+        params = train_on(outputs_of, loss, meta, support, key, schedule, present)
+        return Trained(params, present), state, {}
 
     def predict(
         meta: PyTree,
-        fast: PyTree,
+        fast: Trained,
         state: PyTree,
         x: PyTree,
         key: Key,
@@ -49,7 +62,8 @@ def from_scratch(model: Model, loss: BatchLoss, *, schedule: Schedule = HUISMAN)
         train: bool,
         mask: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
-        return model.apply(fast, state, x, train=True, mask=mask)[0], state
+        logits, _ = model.apply(fast.params, state, x, train=True, mask=mask)
+        return logits if fast.present is None else mask_absent_ways(logits, fast.present), state
 
     return Adapter(model.init, adapt, predict, draws_at_test=True)
 

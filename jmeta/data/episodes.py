@@ -59,6 +59,7 @@ def episodes(
     counts, shape = np.asarray(dataset.counts), dataset.examples.shape[1:]
     plan = _EpisodePlan(way, shot, query, rotations, transform, mean, std, min_way, min_shot)
     _check(plan, counts.size, shape)
+    _check_rows(dataset, counts)
     if counts.min() < shot + query:
         smallest = int(counts.argmin())
         raise ValueError(
@@ -98,6 +99,12 @@ def from_splits(info: DatasetInfo, splits: Mapping[str, ClassDataset]) -> Datase
         return episodes(on_device(split), **options)
 
     return Dataset(info, episodes_of, splits)
+
+
+def way_of(sampler: Sampler) -> int | None:
+    """Return the way of the episodes of a sampler that `episodes` has made, None for any other."""
+    draw = getattr(sampler, "func", None)
+    return draw.plan.way if isinstance(draw, _EpisodeDraw) else None
 
 
 def sample_tasks(sampler: Sampler, key: Key, step: Array | int, meta_batch: int) -> Task:
@@ -147,7 +154,13 @@ class _EpisodeDraw(NamedTuple):
         turns = 4 if plan.rotations else 1
         classes = sample_distinct(class_key, jnp.asarray(self.classes * turns, jnp.int32), plan.way)
         # [way, shot + query, height, width, channel]
-        x = self.fetch(data, example_key, classes // turns, plan.shot + plan.query)
+        number = plan.shot + plan.query
+        x = self.fetch(data, example_key, classes // turns, number)
+        if x.shape[:2] != (plan.way, number):
+            raise ValueError(
+                f"episodes: fetch returned examples of shape {x.shape}; expected "
+                f"[{plan.way}, {number}, ...], the examples of each class"
+            )
         if plan.rotations:
             x = jax.vmap(rotate)(x, classes % 4)
         rows = x.reshape(-1, *x.shape[2:])  # [way * (shot + query), height, width, channel]
@@ -193,6 +206,22 @@ def _batch(x: Array, mask: Array | None) -> Batch:
     return Batch(jnp.where(real, x, 0), labels, mask.astype(jnp.float32))
 
 
+def _check_rows(dataset: ClassDataset, counts: np.ndarray) -> None:
+    """Raise ValueError if a class is empty or has rows that are not among the examples."""
+    offsets, total = np.asarray(dataset.offsets), dataset.examples.shape[0]
+    if offsets.shape != counts.shape or counts.min() < 1:
+        raise ValueError(
+            f"episodes: offsets {offsets.shape} and counts {counts.shape} of classes, the smallest of "
+            f"{counts.min()} examples; expected one of each for every class, and an example in each"
+        )
+    first, end = int(offsets.min()), int((offsets + counts).max())
+    if first < 0 or end > total:
+        raise ValueError(
+            f"episodes: the classes have rows {first}..{end - 1}, there are {total} examples; expected "
+            f"0..{total - 1}"
+        )
+
+
 def _check(plan: _EpisodePlan, classes: int, shape: tuple[int, ...]) -> None:
     for name in ("way", "shot", "query"):
         value = getattr(plan, name)
@@ -202,6 +231,13 @@ def _check(plan: _EpisodePlan, classes: int, shape: tuple[int, ...]) -> None:
         value = getattr(plan, name)
         if value is not None and not 1 <= value <= most:
             raise ValueError(f"episodes: {name} is {value}; expected 1 to {most}, the largest of an episode")
+    for name, numbers in {"mean": plan.mean, "std": plan.std}.items():
+        value = np.asarray(numbers)
+        if value.size != 1 and shape[-1:] != value.shape:
+            raise ValueError(
+                f"episodes: {name} has {value.size} numbers, these examples are {shape}; expected one "
+                "number, or one a channel"
+            )
     if plan.rotations and (len(shape) != 3 or shape[0] != shape[1]):
         raise ValueError(
             f"episodes: rotations ask for square images [side, side, channel], these examples are {shape}; "

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from jmeta.bounds import require_within
 from jmeta.types import Array, Key
 
 
@@ -32,7 +34,10 @@ def sample_distinct(key: Key, total: Array, number: int) -> Array:
 
     Every ordered sample is equally likely. Digit i, uniform below total - i, counts the values smaller than
     the i-th sample that are still free (the Lehmer code of the sample); decoding it is the bijection.
+    Raises ValueError for a concrete `total` below number.
     """
+    reason = f"a sample of {number} without replacement"
+    require_within("sample_distinct", "total", total, number, np.iinfo(np.int32).max, reason)
     index = jnp.broadcast_to(jnp.arange(number, dtype=jnp.int32), (*total.shape, number))
     digits = uniform_below(key, total[..., None] - index)
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from jmeta.inner.smoothness import require_smooth
-from jmeta.tree import require_same
+from jmeta.parts import require
+from jmeta.tree import require_floating, require_same
 from jmeta.types import Array, Key, PyTree, Rule
 
 Order = Literal["exact", "mixed", "first"]
@@ -68,10 +69,14 @@ def inner_loop(
       closes over.
 
     Raises:
-      ValueError: for unknown settings, a rule whose carry or parameters change shape or type from step to
-        step, and, in exact and mixed order, a rule without a finite derivative at a zero gradient.
+      TypeError: for what is no rule.
+      ValueError: for unknown settings, parameters that are not floating arrays, a rule whose carry or
+        parameters change shape or type from step to step, and, in exact and mixed order, a rule without a
+        finite derivative at a zero gradient.
     """
     check_settings("inner_loop", steps, order, remat)
+    require("inner_loop", "rule", rule, Rule)
+    require_floating("inner_loop: the parameter", params)
     params = jax.tree.map(jnp.asarray, params)
     if order != "first":
         require_smooth(rule, hyper, params)

@@ -32,13 +32,14 @@ def unroll(
     train: bool = True,
     key: Key | None = None,
 ) -> Unrolled:
-    """Run a memory over a stream.
+    """Run a memory over a stream. A step whose mask is 0 leaves the memory as it is.
 
     Args:
       memory: the learner.
       params: its parameters.
       state: its state, as `init` returned it.
-      stream: `x` [time, ...] and `feedback` [time]; `y` is not read.
+      stream: `x` [time, ...], `feedback` [time] and `mask` [time]; `y` is not read. Padding is best last, so
+        that labels arrive at real steps.
       remat_every: store the carry of every so many steps for the reverse pass and recompute the others; None
         stores every carry and matrix product.
       truncate_every: cut the gradient through the carry at every so many steps; None never.
@@ -47,29 +48,41 @@ def unroll(
       key: for its noise.
 
     Raises:
-      ValueError: for periods below 1, or a step whose carry changes its shape.
+      ValueError: for periods below 1, parts of a stream that differ in length, or a step whose carry changes
+        its shape.
     """
     for name, period in {"remat_every": remat_every, "truncate_every": truncate_every}.items():
         if period is not None and period < 1:
             raise ValueError(f"unroll: {name}={period}; expected at least 1, or None")
+    _check_lengths(stream)
     inputs, state = memory.prepare(
         params, state, stream.x, stream.feedback, train=train, key=key, mask=stream.mask
     )
     carry = memory.carry(params, inputs) if carry is None else carry
 
-    def step(carry: PyTree, indexed: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
-        index, now = indexed
+    def step(carry: PyTree, indexed: tuple[Array, PyTree, Array | None]) -> tuple[PyTree, PyTree]:
+        index, now, real = indexed
         if truncate_every is not None:
             cut = index % truncate_every == 0
             carry = jax.tree.map(lambda leaf: jnp.where(cut, jax.lax.stop_gradient(leaf), leaf), carry)
         after, outputs = memory.step(params, carry, now)
         require_same("unroll: the memory's carry", carry, after)
+        if real is not None:
+            after = jax.tree.map(lambda new, old: jnp.where(real > 0, new, old), after, carry)
         return after, outputs
 
     time = jax.tree.leaves(inputs)[0].shape[0]
-    indexed = (jnp.arange(time, dtype=jnp.int32), inputs)
+    indexed = (jnp.arange(time, dtype=jnp.int32), inputs, stream.mask)
     carry, outputs = _scan(step, carry, indexed, time, remat_every)
     return Unrolled(outputs, carry, state)
+
+
+def _check_lengths(stream: Stream) -> None:
+    parts = {"x": stream.x, "feedback": stream.feedback, "mask": stream.mask}
+    lengths = {name: leaf.shape[0] for name, part in parts.items() for leaf in jax.tree.leaves(part)}
+    if len(set(lengths.values())) > 1:
+        described = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"unroll: a stream whose parts have different lengths ({described} steps)")
 
 
 def _scan(

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jmeta.bounds import one_or_nan
 from jmeta.losses import summed_cross_entropy
-from jmeta.memory.delayed import empty_queue, enqueue
+from jmeta.memory.delayed import DelayedLoss, empty_queue, enqueue
+from jmeta.memory.labels import require_feedback
 from jmeta.types import Array, Key, Memory, Model, PyTree
 
 _LABEL = 32  # size of a label's embedding
@@ -138,9 +140,10 @@ def apl(
         params: APLWeights, state: PyTree, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
         mask: Array | None = None,
     ) -> tuple[tuple[Array, Array], PyTree]:  # fmt: skip
+        require_feedback("apl", feedback, way)
         if train and key is not None and noise:
             x = x + noise * jax.random.uniform(key, x.shape, x.dtype)
-        features, state = encoder.apply(params.encoder, state, x, train=train, key=key)
+        features, state = encoder.apply(params.encoder, state, x, train=train, key=key, mask=mask)
         return (features, feedback), state
 
     def carry(params: APLWeights, inputs: tuple[Array, Array]) -> Surprises:
@@ -163,11 +166,15 @@ def apl(
         return memory._replace(waiting=waiting[0], predicted=waiting[1]), logits
 
     def write(memory: Surprises, label: Array) -> Surprises:
-        """Store the oldest example in the queue, whose label has arrived, if the label was unlikely."""
+        """Store the oldest example in the queue, whose label has arrived, if the label was unlikely.
+
+        A label that is not among the slots spoils the whole memory.
+        """
+        factor = one_or_nan((label >= -1) & (label < way)).astype(memory.features.dtype)
         surprising = (label >= 0) & (-memory.predicted[0, label] > threshold)
         slot = jnp.where(surprising, memory.written % slots, slots)  # beyond the last: dropped
         return memory._replace(
-            features=memory.features.at[slot].set(memory.waiting[0], mode="drop"),
+            features=memory.features.at[slot].set(memory.waiting[0], mode="drop") * factor,
             labels=memory.labels.at[slot].set(label, mode="drop"),
             written=memory.written + surprising,
         )
@@ -187,7 +194,7 @@ def apl(
             tokens = tokens + _layer_norm(linear, attention.linear_norm, -1)
         return weight @ tokens @ params.head + params.bias
 
-    return Memory(init, prepare, carry, step, summed_cross_entropy)
+    return Memory(init, prepare, carry, step, DelayedLoss("apl", summed_cross_entropy, delay))
 
 
 def _attend(attention: _Attention, tokens: Array) -> Array:

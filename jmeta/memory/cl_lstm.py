@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.losses import summed_cross_entropy
+from jmeta.memory.labels import one_hot_feedback, require_feedback
 from jmeta.models.cells import Cell, apply_gates, conv_lstm_cell, lstm_cell
 from jmeta.models.conv import convolution_primitive, convolve, max_pool
+from jmeta.models.inputs import check_images
 from jmeta.types import Array, Key, Memory
 
 Inject = Literal["first", "all", "lstm"]
@@ -67,7 +69,8 @@ def cl_lstm(
       outputs are logits [time, way]. Its loss is the sum of the cross-entropies of all steps.
 
     Raises:
-      ValueError: for an unknown `inject` or `skip`; at `init`, for images smaller than 8x8.
+      ValueError: for an unknown `inject` or `skip`; at `init`, for inputs that are no images, and for images
+        smaller than 8x8.
     """
     if inject not in get_args(Inject) or skip not in get_args(Skip):
         raise ValueError(
@@ -77,9 +80,8 @@ def cl_lstm(
     injected = [inject == "all" or (inject == "first" and layer == 0) for layer in range(LAYERS)]
 
     def init(key: Key, x: Array) -> tuple[CLLSTMWeights, dict]:
-        height, width, channels = x.shape[-3:]
-        if min(height, width) < 8:
-            raise ValueError(f"cl_lstm: images of {height}x{width}; expected at least 8x8")
+        check_images("cl_lstm", x, least=8)
+        _, height, width, channels = x.shape
         *cell_keys, key_lstm, key_head, key_labels = jax.random.split(key, LAYERS + 3)
         sizes = [channels, filters, filters, 2 * filters if skip == "concat" else filters]
         cells = tuple(conv_lstm_cell(k, size, filters, x.dtype) for k, size in zip(cell_keys, sizes))
@@ -97,7 +99,8 @@ def cl_lstm(
         mask: Array | None = None,
     ) -> tuple[dict[str, Any], dict]:  # fmt: skip
         """Convolve all images for the first layer, and compute what the labels add to each layer's gates."""
-        label = jax.nn.one_hot(feedback, way, dtype=x.dtype)  # [time, way]
+        require_feedback("cl_lstm", feedback, way)
+        label = one_hot_feedback(feedback, way, x.dtype)  # [time, way]
         first = params.cells[0].inputs
         if params.labels[0] is not None:
             # planes [time, height, width, way], then [time, height, width, channel + way]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.losses import summed_cross_entropy
+from jmeta.memory.labels import one_hot_feedback, require_feedback
 from jmeta.models.cells import Cell, apply_gates, lstm_cell
 from jmeta.models.mlp import mlp
 from jmeta.types import Array, Key, Memory, Model, PyTree
@@ -69,8 +70,9 @@ def lstm(
         mask: Array | None = None,
     ) -> tuple[Array, PyTree]:  # fmt: skip
         weights = jax.lax.stop_gradient(params.encoder) if frozen else params.encoder
-        features, state = network.apply(weights, state, x, train=train, key=key)
-        label = jax.nn.one_hot(feedback, way, dtype=features.dtype)
+        require_feedback("lstm", feedback, way)
+        features, state = network.apply(weights, state, x, train=train, key=key, mask=mask)
+        label = one_hot_feedback(feedback, way, features.dtype)
         cell = params.cells[0]
         # [time, 4 hidden]
         return jnp.concatenate([features, label], axis=-1) @ cell.inputs + cell.bias[None], state

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jmeta.losses import summed_cross_entropy
+from jmeta.memory.labels import one_hot_feedback, require_feedback
 from jmeta.memory.similarity import cosine
 from jmeta.models.cells import Cell, apply_gates, lstm_cell
 from jmeta.types import Array, Key, Memory
@@ -87,7 +88,8 @@ def ntm(
         params: NTMWeights, state: dict, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
         mask: Array | None = None,
     ) -> tuple[Array, dict]:  # fmt: skip
-        label = jax.nn.one_hot(feedback, way, dtype=x.dtype)
+        require_feedback("ntm", feedback, way)
+        label = one_hot_feedback(feedback, way, x.dtype)
         inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=-1)  # [time, input + way]
         return inputs @ params.controller.inputs[: inputs.shape[1]] + params.controller.bias[None], state
 

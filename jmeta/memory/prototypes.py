@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jmeta.memory.delayed import empty_queue, enqueue
+from jmeta.bounds import labels_factor
+from jmeta.losses import at_labels, at_least_float32, masked_sum, require_labels
+from jmeta.memory.delayed import DelayedLoss, empty_queue, enqueue
+from jmeta.memory.labels import one_hot_feedback, require_feedback
 from jmeta.memory.similarity import cosine
 from jmeta.models.cells import Cell, apply_gates, lstm_cell
 from jmeta.types import Array, Key, Memory, Model, PyTree, Stream
@@ -50,6 +53,7 @@ def opn(way: int, encoder: Model, *, delay: int = 1) -> Memory:
       the class is known, the cross-entropy among known classes.
     """
     _check_delay("opn", delay)
+    loss = DelayedLoss("opn", known_and_new_loss, delay)
 
     def init(key: Key, x: Array) -> tuple[dict, PyTree]:
         params, state = encoder.init(key, x)
@@ -60,7 +64,8 @@ def opn(way: int, encoder: Model, *, delay: int = 1) -> Memory:
         params: dict, state: PyTree, x: Array, feedback: Array, *, train: bool, key: Key | None = None,
         mask: Array | None = None,
     ) -> tuple[tuple[Array, Array], PyTree]:  # fmt: skip
-        features, state = encoder.apply(params["encoder"], state, x, train=train, key=key)
+        require_feedback("opn", feedback, way)
+        features, state = encoder.apply(params["encoder"], state, x, train=train, key=key, mask=mask)
         return (features, feedback), state
 
     def carry(params: dict, inputs: tuple[Array, Array]) -> Prototypes:
@@ -68,16 +73,16 @@ def opn(way: int, encoder: Model, *, delay: int = 1) -> Memory:
 
     def step(params: dict, carry: Prototypes, inputs: tuple[Array, Array]) -> tuple[Prototypes, Prediction]:
         features, label = inputs
-        count, here = carry.counts, jax.nn.one_hot(label, way, dtype=carry.means.dtype)[:, None]
+        count, here = carry.counts, one_hot_feedback(label, way, carry.means.dtype)[:, None]
         mean = (count[:, None] * carry.means + carry.queue[0][None]) / (count[:, None] + 1)
         means = carry.means + here * (mean - carry.means)
         counts = count + here[:, 0]
         distance = jnp.square(features[None] - means).sum(-1)
         novelty = (distance.min() - params["novelty"]["beta"]) / params["novelty"]["gamma"]
-        prediction = Prediction(jnp.where(counts > 0, -distance, UNKNOWN), novelty)
+        prediction = Prediction(jnp.where(counts == 0, UNKNOWN, -distance), novelty)
         return Prototypes(means, counts, enqueue(carry.queue, features)), prediction
 
-    return Memory(init, prepare, carry, step, known_and_new_loss)
+    return Memory(init, prepare, carry, step, loss)
 
 
 class CPMWeights(NamedTuple):
@@ -122,6 +127,7 @@ def cpm(way: int, encoder: Model, *, delay: int = 1, hidden: int = 256) -> Memor
       A `Memory` with `Prediction`s and the loss of `opn`.
     """
     _check_delay("cpm", delay)
+    loss = DelayedLoss("cpm", known_and_new_loss, delay)
 
     def init(key: Key, x: Array) -> tuple[CPMWeights, PyTree]:
         key_encoder, key_lstm, key_readout, key_write = jax.random.split(key, 4)
@@ -144,7 +150,8 @@ def cpm(way: int, encoder: Model, *, delay: int = 1, hidden: int = 256) -> Memor
         params: CPMWeights, state: PyTree, x: Array, feedback: Array, *, train: bool,
         key: Key | None = None, mask: Array | None = None,
     ) -> tuple[tuple[Array, Array, Array], PyTree]:  # fmt: skip
-        features, state = encoder.apply(params.encoder, state, x, train=train, key=key)
+        require_feedback("cpm", feedback, way)
+        features, state = encoder.apply(params.encoder, state, x, train=train, key=key, mask=mask)
         return (features, features @ params.lstm.inputs, feedback), state
 
     def carry(params: CPMWeights, inputs: tuple[Array, Array, Array]) -> CPMState:
@@ -162,32 +169,37 @@ def cpm(way: int, encoder: Model, *, delay: int = 1, hidden: int = 256) -> Memor
         )
         before = carry.prototypes
         means, counts = write(params, before, before.queue[0], label), before.counts
-        counts = counts + jax.nn.one_hot(label, way, dtype=counts.dtype)
+        counts = counts + one_hot_feedback(label, way, counts.dtype)
         placed, weights = features + shift, jax.nn.softplus(comparison)
         similarity = cosine((weights * placed)[None], weights[None] * means)[0]
         logits = params.temperature * similarity
         novelty = ((-logits).min() - threshold) / jax.nn.softplus(scale + 1)
-        prediction = Prediction(jnp.where(counts > 0, logits, UNKNOWN), novelty)
+        prediction = Prediction(jnp.where(counts == 0, UNKNOWN, logits), novelty)
         return CPMState(Prototypes(means, counts, enqueue(before.queue, placed)), (output, state)), prediction
 
     def write(params: CPMWeights, before: Prototypes, placed: Array, label: Array) -> Array:
         """Update the prototypes, zero at first, by a labeled feature: (1 - a) p + a z."""
-        here = jax.nn.one_hot(label, way, dtype=placed.dtype)[:, None]
+        here = one_hot_feedback(label, way, placed.dtype)[:, None]
         pairs = jnp.concatenate([jnp.broadcast_to(placed, before.means.shape), before.means], axis=-1)
         gate = jax.nn.sigmoid(pairs @ params.write + params.write_bias)[:, None]
         return before.means + here * gate * (placed[None] - before.means)
 
-    return Memory(init, prepare, carry, step, known_and_new_loss)
+    return Memory(init, prepare, carry, step, loss)
 
 
 def known_and_new_loss(outputs: Prediction, stream: Stream) -> Array:
-    """Sum over time the binary cross-entropy of novelty and, for known classes, that of the label."""
-    label_logit = jnp.take_along_axis(outputs.logits, stream.y[:, None], axis=1)[:, 0]  # [time]
+    """Sum over time the binary cross-entropy of novelty and, for known classes, that of the label.
+
+    Raises ValueError if the shapes do not fit, and for concrete labels out of range; traced ones make it NaN.
+    """
+    require_labels("known_and_new_loss", outputs.logits, stream.y, "time")
+    factor = labels_factor("known_and_new_loss", stream.y, outputs.logits.shape[-1], stream.mask)
+    logits, novelty = at_least_float32(outputs.logits), at_least_float32(outputs.novelty)
+    label_logit = at_labels(logits, stream.y)  # [time]
     known = label_logit > UNKNOWN / 2
-    log_p = label_logit - jax.scipy.special.logsumexp(outputs.logits, axis=1)
-    new = optax.sigmoid_binary_cross_entropy(outputs.novelty, 1 - known.astype(label_logit.dtype))
-    real = jnp.ones_like(label_logit) if stream.mask is None else stream.mask.astype(label_logit.dtype)
-    return (real * (new - jnp.where(known, log_p, 0))).sum()
+    log_p = label_logit - jax.scipy.special.logsumexp(logits, axis=1)
+    new = optax.sigmoid_binary_cross_entropy(novelty, 1 - known.astype(label_logit.dtype))
+    return masked_sum(new - jnp.where(known, log_p, 0), stream.mask) * factor
 
 
 def _empty(way: int, delay: int, features: Array) -> Prototypes:

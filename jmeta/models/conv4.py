@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jmeta.models.conv import Conv, WeightSharing, conv_norm_relu_pool
 from jmeta.models.init import Initialization
+from jmeta.models.inputs import layer_side, on_images
 from jmeta.models.mlp import dense
 from jmeta.models.norm import BatchNorm
 from jmeta.models.wrap import from_linen
@@ -72,10 +73,20 @@ def conv4(
         and changes no number.
       normalize_features: divide the features by sqrt(d) (an option of COMLN's code).
       head: outputs of a linear classifier on the features; None for none.
-      padded: surround images with zeros; otherwise they must be at least 46x46, and those of 84x84 have 576
-        features (Huisman et al. 2022).
-      pool: pool each layer; otherwise the convolutions have stride 2 and the features are averaged over space,
-        as in Finn et al.'s network for Omniglot (2017).
+      padded: surround images with zeros; otherwise those of 84x84 have 576 features (Huisman et al. 2022).
+      pool: pool each layer; otherwise the convolutions have stride 2 and the features are averaged over
+        space, as in Finn et al.'s network for Omniglot (2017).
       initialize: see `jmeta.models.init.kernel_initializer`.
+
+    Raises:
+      ValueError: at `init` and `apply`, for inputs that are no images, and for images smaller than 16x16 with
+        pooling, 46x46 without padding.
     """
-    return from_linen(_Conv4(filters, weights, normalize_features, head, padded, pool, initialize))
+
+    def side(size: int) -> int:
+        for _ in range(4):
+            size = layer_side(size, padded=padded, stride=1 if pool else 2, pool=pool)
+        return size
+
+    network = _Conv4(filters, weights, normalize_features, head, padded, pool, initialize)
+    return on_images("conv4", from_linen(network), side)

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jmeta.models.conv import Conv, WeightSharing, max_pool
 from jmeta.models.init import Initialization
+from jmeta.models.inputs import layer_side, on_images
 from jmeta.models.mlp import dense
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
@@ -35,7 +36,6 @@ class _ConvEncoder(nn.Module):
             "padded": self.padded,
             "initialize": self.initialize,
         }
-        size = "x".join(map(str, x.shape[1:3]))
         for layer, (pool, stride) in enumerate(zip(self.pooled, self.strides)):
             x = Conv(self.filters, stride=stride, name=f"conv_{layer}", **settings)(x)
             if self.groups is not None:
@@ -43,8 +43,6 @@ class _ConvEncoder(nn.Module):
             if self.last_relu or layer < len(self.pooled) - 1:
                 x = nn.relu(x)
             x = max_pool(x) if pool else x
-            if 0 in x.shape[1:]:
-                raise ValueError(f"conv_encoder: images of {size} leave no feature; expected larger ones")
         x = x.reshape(x.shape[0], -1)  # [image, d]
         return x if self.head is None else dense(self.head, self.initialize, x, name="head")
 
@@ -80,13 +78,23 @@ def conv_encoder(
 
     Raises:
       ValueError: if `filters` is not a multiple of `groups`, if `strides` and `pooled` differ in length and,
-        at `init`, if the images are too small.
+        at `init` and `apply`, for inputs that are no images or images too small to leave a feature.
     """
     strides = (1,) * len(pooled) if strides is None else tuple(strides)
     if groups is not None and filters % groups:
         raise ValueError(f"conv_encoder: filters={filters}; expected a multiple of the {groups} groups")
     if len(strides) != len(pooled):
         raise ValueError(f"conv_encoder: {len(strides)} strides for {len(pooled)} blocks; expected as many")
-    return from_linen(
-        _ConvEncoder(filters, tuple(pooled), strides, padded, groups, weights, initialize, last_relu, head)
+
+    def side(size: int) -> int:
+        for pool, stride in zip(pooled, strides):
+            size = layer_side(size, padded=padded, stride=stride)
+            if groups == filters and size == 1:  # instance normalization of one pixel leaves nothing of it
+                return 0
+            size = size // 2 if pool else size
+        return size
+
+    network = _ConvEncoder(
+        filters, tuple(pooled), strides, padded, groups, weights, initialize, last_relu, head
     )
+    return on_images("conv_encoder", from_linen(network), side)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.init import kernel_initializer
+from jmeta.models.inputs import on_vectors
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
 
@@ -29,6 +30,6 @@ def cosine_head(ways: int, *, factor: float = 2.0) -> Model:
 
     Logits [example, way] are factor * s_c <z/|z|, v_c/|v_c|> with learned directions v and lengths s (Chen et
     al., A Closer Look at Few-shot Classification, ICLR 2019: Baseline++, whose factor is 2 for up to 200
-    classes).
+    classes). Other inputs raise ValueError.
     """
-    return from_linen(_Cosine(ways, factor))
+    return on_vectors("cosine_head", from_linen(_Cosine(ways, factor)))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.init import Initialization, bias_initializer, kernel_initializer
+from jmeta.models.inputs import on_arrays
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model, PyTree
 
@@ -46,8 +47,9 @@ def mlp(
 ) -> Model:
     """Build dense layers of `widths`, each followed by `activation`, and a linear layer of `outputs`.
 
-    Inputs [example, ...] are flattened; the result is [example, outputs], or the last hidden layer if
-    `outputs` is None. The defaults are MAML's network for sinusoids (Finn et al. 2017) less its output.
+    Inputs [example, ...], vectors or images, are flattened; the result is [example, outputs], or the last
+    hidden layer if `outputs` is None. The defaults are MAML's network for sinusoids (Finn et al. 2017) less
+    its output.
 
     Args:
       widths: units of the hidden layers.
@@ -56,7 +58,9 @@ def mlp(
       normalize_features: divide the last hidden layer by the square root of its width.
       initialize: see `jmeta.models.init.kernel_initializer`.
     """
-    return from_linen(_MLP(tuple(widths), outputs, activation, normalize_features, initialize))
+    return on_arrays(
+        "mlp", from_linen(_MLP(tuple(widths), outputs, activation, normalize_features, initialize))
+    )
 
 
 def after_first_layer(

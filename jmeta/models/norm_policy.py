@@ -6,6 +6,9 @@
 | `support` | the support set's statistics, in both | not used |
 | `running` | batch statistics while training, the running ones at evaluation | one for all steps |
 | `per_step` | as `running` | one for each inner step (MAML++) |
+
+Under `batch` the outputs for a query depend on the queries that come with it: alone it is normalized with its
+own statistics, which are hardly any. `support` and `running` treat every query alike.
 """
 
 from __future__ import annotations
@@ -28,10 +31,28 @@ def is_average(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
+def is_no_norm(path: str) -> bool:
+    """Return True unless the parameter at `path` ("norm_0/scale") is of a normalization layer.
+
+    The layers are known by their names; all of `jmeta.models` have "norm" in theirs.
+    """
+    return "norm" not in path.lower()
+
+
 def check_norm(norm: str) -> None:
     """Raise ValueError if `norm` is none of the four policies."""
     if norm not in get_args(Norm):
         raise ValueError(f"norm is {norm!r}; choose one of {', '.join(get_args(Norm))}")
+
+
+def check_other_norm(trained: Norm, norm: Norm) -> None:
+    """Raise ValueError if a network trained under one policy has no statistics for another, `norm`."""
+    check_norm(norm)
+    if norm != trained and norm not in ("batch", "support"):
+        raise ValueError(
+            f"norm={norm!r}: this network was trained under norm={trained!r} and keeps no averages for it; "
+            "expected 'batch' or 'support'"
+        )
 
 
 def apply_with_norm(
@@ -96,7 +117,7 @@ def stack_state(state: PyTree, steps: int) -> PyTree:
 
 def step_state(state: PyTree, step: Array | int) -> PyTree:
     """Select the model state of inner step `step` from a stack, the last one if `step` is beyond it."""
-    return jax.tree.map(lambda leaf: leaf[jnp.minimum(step, leaf.shape[0] - 1)], state)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[jnp.minimum(step, leaf.shape[0] - 1)], state)
 
 
 def set_step_state(state: PyTree, step: Array | int, entry: PyTree) -> PyTree:

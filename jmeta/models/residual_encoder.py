@@ -8,6 +8,7 @@ from __future__ import annotations
 from flax import linen as nn
 
 from jmeta.models.conv import Conv
+from jmeta.models.inputs import layer_side, on_images
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
 
@@ -38,8 +39,17 @@ def residual_encoder(*, filters: int = 64, groups: int = 8) -> Model:
 
     Images [image, height, width, channel] become features [image, d]: 64 of images of up to 32x32. Group
     normalization replaces the batch normalization of the released code, which is ill-defined if examples
-    arrive one by one. Raises ValueError if `filters` is not a multiple of `groups`.
+    arrive one by one.
+
+    Raises ValueError if `filters` is not a multiple of `groups` and, at `init` and `apply`, for inputs that
+    are no images.
     """
     if filters % groups:
         raise ValueError(f"residual_encoder: filters={filters}, groups={groups}; expected a multiple")
-    return from_linen(_ResidualEncoder(filters, groups))
+
+    def side(size: int) -> int:
+        for _ in range(_STAGES):
+            size = layer_side(size, stride=2)
+        return size
+
+    return on_images("residual_encoder", from_linen(_ResidualEncoder(filters, groups)), side)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jmeta.models.conv import Conv, WeightSharing, max_pool
+from jmeta.models.inputs import on_images
 from jmeta.models.norm import BatchNorm
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Key, Model
@@ -90,7 +91,12 @@ def resnet12(
         the last two blocks).
       normalize_features: divide the features by sqrt(d).
       head: outputs of a linear classifier on the features; None for none.
+
+    Raises:
+      ValueError: for a `drop_block` outside [0, 1); at `init` and `apply`, for inputs that are no images, and
+        for images smaller than 16x16 (with four blocks).
     """
     if not 0 <= drop_block < 1:
         raise ValueError(f"resnet12: drop_block is {drop_block}; expected a share in [0, 1)")
-    return from_linen(_ResNet12(tuple(widths), weights, global_pool, drop_block, normalize_features, head))
+    network = _ResNet12(tuple(widths), weights, global_pool, drop_block, normalize_features, head)
+    return on_images("resnet12", from_linen(network), lambda size: size >> len(widths))

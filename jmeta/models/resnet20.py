@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jmeta.models.conv import Conv
 from jmeta.models.conv_lstm import ConvLSTM
+from jmeta.models.inputs import on_images
 from jmeta.models.norm import BatchNorm
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
@@ -63,8 +64,10 @@ def resnet20(*, widths: Sequence[int] = RESNET20_WIDTHS, recurrent: bool = False
     each followed by batch normalization; the second and third stage begin with stride 2. `recurrent` puts a
     ConvLSTM cell in place of each convolution and leaves out the ReLUs.
 
-    Raises ValueError unless there are three widths that do not shrink.
+    Raises ValueError unless there are three widths that do not shrink; at `init` and `apply`, for inputs that
+    are no images.
     """
     if len(widths) != len(RESNET20_WIDTHS) or list(widths) != sorted(widths):
         raise ValueError(f"resnet20: widths={tuple(widths)}; expected three that do not shrink")
-    return from_linen(_ResNet20(tuple(widths), recurrent, head))
+    # Of every image a pixel is left: each stride rounds up.
+    return on_images("resnet20", from_linen(_ResNet20(tuple(widths), recurrent, head)), lambda size: size)

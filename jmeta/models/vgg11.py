@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from jmeta.models.conv import Conv, max_pool
 from jmeta.models.conv_lstm import ConvLSTM
+from jmeta.models.inputs import on_images
 from jmeta.models.norm import BatchNorm
 from jmeta.models.wrap import from_linen
 from jmeta.types import Array, Model
@@ -46,8 +47,10 @@ def vgg11(*, widths: Sequence[int] = VGG11_WIDTHS, recurrent: bool = False, head
     pooling is 2x2. `recurrent` puts a ConvLSTM cell in place of each convolution, normalized and without
     ReLU.
 
-    Raises ValueError unless there are eight widths.
+    Raises ValueError unless there are eight widths; at `init` and `apply`, for inputs that are no images, and
+    for images smaller than 32x32.
     """
     if len(widths) != len(VGG11_WIDTHS):
         raise ValueError(f"vgg11: {len(widths)} widths; expected {len(VGG11_WIDTHS)}")
-    return from_linen(_VGG11(tuple(widths), recurrent, head))
+    network = from_linen(_VGG11(tuple(widths), recurrent, head))
+    return on_images("vgg11", network, lambda size: size >> sum(_POOLED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jmeta.parts import describe, is_flax, named_arguments
 from jmeta.types import Array, Key, Model, PyTree
 
+_MODES = ("train", "training", "is_training", "use_running_average")
 
-def _named_arguments(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
-    """Select the `options` that `function` names among its parameters."""
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in names}
+
+def _call_settings(module: Any, train: bool, key: Key | None, mask: Array | None) -> dict[str, Any]:
+    """Select the mode, the noise switch and the mask that a module's `__call__` names."""
+    modes = dict.fromkeys(_MODES[:3], train) | {"use_running_average": not train}
+    return named_arguments(type(module).__call__, **modes, deterministic=key is None, mask=mask)
 
 
 def _seed(blank: PyTree, key: Key) -> PyTree:
@@ -34,15 +38,42 @@ def from_linen(module: Any) -> Model:
     """Wrap a flax linen module.
 
     The collection `params` becomes the parameters, every other collection (`batch_stats`) the state. The
-    module's `__call__(x)` may also take `train`, `mask` [example] and `deterministic`, which is true if there
-    is no key. A key feeds the `dropout` stream.
-    """
+    module's `__call__(x)` may also take its mode, as `train`, `training`, `is_training` or
+    `use_running_average`; `deterministic`, which is true if there is no key; and `mask` [example]. A key
+    feeds the `dropout` stream; without one every `nn.Dropout` is off, in training mode too.
 
-    def call_settings(train: bool, key: Key | None, mask: Array | None) -> dict[str, Any]:
-        return _named_arguments(type(module).__call__, train=train, mask=mask, deterministic=key is None)
+    Raises:
+      TypeError: for what is no linen module.
+      ValueError: at `init`, for batch statistics or dropout in a module that takes no mode.
+    """
+    from flax import linen as nn
+
+    if not isinstance(module, nn.Module):
+        wrapper = "; build it first: jmeta.from_linen(Network(...))" if is_flax(module, "linen") else ""
+        raise TypeError(f"from_linen: got {describe(module)}; expected a flax linen module{wrapper}")
+    takes = _call_settings(module, False, None, None)
+
+    @contextlib.contextmanager
+    def without_dropout(layers: list[Any]) -> Any:
+        """Let every dropout layer return its inputs, and collect these layers."""
+
+        def call(next_call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
+            if not isinstance(context.module, nn.Dropout) or context.method_name != "__call__":
+                return next_call(*args, **kwargs)
+            layers.append(context.module)
+            return args[0] if args else kwargs["inputs"]
+
+        with nn.intercept_methods(call):
+            yield
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
-        variables = dict(module.init({"params": key}, x, **call_settings(False, None, None)))
+        layers: list[Any] = []
+        with without_dropout(layers):
+            variables = dict(module.init({"params": key}, x, **takes))
+        if "batch_stats" in variables:
+            _require_mode(module, "batch statistics", [name for name in _MODES if name in takes])
+        if any(layer.rate for layer in layers):
+            _require_mode(module, "dropout", [name for name in takes if name != "mask"])
         return variables.pop("params", {}), variables
 
     def apply(
@@ -55,23 +86,42 @@ def from_linen(module: Any) -> Model:
         mask: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
         variables = {"params": params, **state}
-        settings = call_settings(train, key, mask)
+        settings = _call_settings(module, train, key, mask)
+        quiet = key is None and "deterministic" not in takes
         rngs = None if key is None else {"dropout": key}
-        if not (train and state):
-            return module.apply(variables, x, rngs=rngs, **settings), state
-        outputs, updated = module.apply(variables, x, rngs=rngs, mutable=list(state), **settings)
+        with without_dropout([]) if quiet else contextlib.nullcontext():
+            if not (train and state):
+                return module.apply(variables, x, rngs=rngs, **settings), state
+            outputs, updated = module.apply(variables, x, rngs=rngs, mutable=list(state), **settings)
         return outputs, dict(updated)
 
     return Model(init, apply)
+
+
+def _require_mode(module: Any, part: str, modes: list[str]) -> None:
+    if not modes:
+        signature = inspect.signature(type(module).__call__)
+        raise ValueError(
+            f"from_linen: {type(module).__name__} has {part}, but its __call__{signature} takes no mode to "
+            "switch between training and evaluation; give it an argument `train` (or `training`, "
+            "`is_training`, `use_running_average`; `deterministic` for dropout)"
+        )
 
 
 def from_nnx(make: Callable[[Any], Any]) -> Model:
     """Wrap the flax nnx module that `make(rngs)` builds from `nnx.Rngs`.
 
     Parameters and state are plain dicts of arrays. `train` sets the module's training or evaluation mode; its
-    noise is off if there is no key. Its `__call__(x)` may also take `mask` [example].
+    noise is off if there is no key. Its `__call__(x)` may also take the arguments that `from_linen` names.
+    Raises TypeError for a module in place of the function.
     """
     from flax import nnx
+
+    if isinstance(make, nnx.Module) or not callable(make):
+        raise TypeError(
+            f"from_nnx: got {describe(make)}; expected a function that builds a module: "
+            "jmeta.from_nnx(lambda rngs: Network(rngs=rngs))"
+        )
 
     def split(module: Any) -> Any:
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
@@ -98,7 +148,7 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
         module.set_attributes(
             use_running_average=not train, deterministic=key is None, raise_if_not_found=False
         )
-        outputs = module(x, **_named_arguments(type(module).__call__, mask=mask))
+        outputs = module(x, **_call_settings(module, train, key, mask))
         return outputs, nnx.to_pure_dict(split(module)[-1]) if train else state
 
     return Model(init, apply)
@@ -108,8 +158,18 @@ def from_pair(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Mode
     """Wrap two plain functions as a `Model` without state.
 
     `init(key, x) -> params`; `apply(params, x) -> outputs`, which may also take `train`, `key` and `mask`
-    [example].
+    [example]. Raises TypeError for an `apply` that needs anything else.
     """
+    options = ("train", "key", "mask")
+    with contextlib.suppress(ValueError):  # a built-in function shows no signature
+        signature = inspect.signature(apply)
+        needed = [name for name, word in signature.parameters.items() if word.default is word.empty
+                  and word.kind not in (word.VAR_POSITIONAL, word.VAR_KEYWORD)]  # fmt: skip
+        if any(name not in options for name in needed[2:]):
+            raise TypeError(
+                f"from_pair: apply{signature}; expected apply(params, x), with {', '.join(options)} by "
+                "name (of haiku, hk.without_apply_rng)"
+            )
 
     def apply_pair(
         params: PyTree,
@@ -120,6 +180,6 @@ def from_pair(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Mode
         key: Key | None = None,
         mask: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
-        return apply(params, x, **_named_arguments(apply, train=train, key=key, mask=mask)), state
+        return apply(params, x, **named_arguments(apply, train=train, key=key, mask=mask)), state
 
     return Model(lambda key, x: (init(key, x), {}), apply_pair)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jmeta.bounds import spoil
 from jmeta.online.sgd_state import (
     OnlineState,
     descend,
@@ -15,7 +16,7 @@ from jmeta.online.sgd_state import (
     predictor,
     require_positive,
 )
-from jmeta.online.task_memory import TaskMemory, add_to_task_memory, empty_task_memory
+from jmeta.online.task_memory import TaskMemory, add_to_task_memory, empty_task_memory, task_factor
 from jmeta.types import Array, Batch, BatchLoss, Context, Key, Metrics, Model, Online, PyTree
 
 
@@ -34,7 +35,8 @@ def agem(
 
     Args:
       model, loss: the network and `loss(outputs, batch)`.
-      tasks: number of tasks in the stream.
+      tasks: number of tasks in the stream. A later one raises ValueError if its number is concrete, and makes
+        the weights NaN if it is traced.
       learning_rate: step size.
       slots: examples kept of each task, its last ones.
       replay: examples of a draw.
@@ -53,18 +55,19 @@ def agem(
         state: OnlineState, batch: Batch, key: Key, *, context: Context | None = None
     ) -> tuple[OnlineState, Metrics]:
         task, first_pass = Context() if context is None else context
+        factor = task_factor(state.memory, task)
         value, grads = jax.value_and_grad(batch_loss)(state.params, batch)
         reference = jax.grad(batch_loss)(state.params, _draw_past(state.memory, task, replay, key))
-        step = _without_conflict(grads, reference)
+        step = spoil(_without_conflict(grads, reference), factor)
         memory = add_to_task_memory(state.memory, batch, task, accept=first_pass)
-        return OnlineState(descend(state.params, learning_rate, step), (), memory), {"loss": value}
+        return OnlineState(descend(state.params, learning_rate, step), (), memory), {"loss": value * factor}
 
     return Online(init, observe, predictor(model))
 
 
 def _draw_past(memory: TaskMemory, task: Array | int, count: int, key: Key) -> Batch:
     """Draw `count` examples of the tasks before `task`; all are masked if there are none."""
-    tasks, slots = memory.y.shape[:2]
+    tasks, slots = jax.tree.leaves(memory.x)[0].shape[:2]
     held = jnp.minimum(memory.seen, slots)[:, None] > jnp.arange(slots)[None]  # [task, slot]
     past = (held & (jnp.arange(tasks) < task)[:, None]).reshape(-1)  # [task and slot]
     weights = past.astype(jnp.float32) + jnp.where(past.any(), 0.0, 1.0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jmeta.online.fits import require_fit
 from jmeta.types import Array, Batch
 
 
@@ -26,7 +27,11 @@ def empty_buffer(capacity: int, batch: Batch) -> BatchBuffer:
 
 
 def push_batch(buffer: BatchBuffer, batch: Batch, *, accept: Array | bool = True) -> BatchBuffer:
-    """Append a batch, unless `accept` [] is false or the buffer is full."""
+    """Append a batch, unless `accept` [] is false or the buffer is full.
+
+    Raises ValueError for a batch unlike those that the buffer was made for.
+    """
+    require_fit("batch_buffer", buffer.batches, batch, axes=0)
     capacity = jax.tree.leaves(buffer.batches)[0].shape[0]
     slot = jnp.where(accept, buffer.held, capacity)  # beyond the end: dropped
     batches = jax.tree.map(lambda slots, new: slots.at[slot].set(new, mode="drop"), buffer.batches, batch)

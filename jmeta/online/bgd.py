@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.online.episodic import adapt_to_batch, episode_loss, outputs_of, score
-from jmeta.online.sgd_state import example_batch, require_positive
+from jmeta.online.sgd_state import batch_size, example_batch, require_positive
 from jmeta.types import Adapter, Array, Batch, BatchLoss, Context, Key, Metrics, Online, PyTree
 
 
@@ -38,7 +38,7 @@ class BeliefState(NamedTuple):
 def init_belief(adapter: Adapter, deviation: float | Array, key: Key, x: PyTree) -> tuple[Belief, PyTree]:
     """Initialize the belief, with one `deviation` for all weights, and the model state for example inputs."""
     key_init, _ = jax.random.split(key)
-    mean, model_state = adapter.init(key_init, x)
+    mean, model_state = adapter.init(key_init, example_batch(x).x)
     std = jax.tree.map(lambda leaf: jnp.full(leaf.shape, deviation, leaf.dtype), mean)
     return Belief(mean, std), model_state
 
@@ -94,9 +94,13 @@ def update_belief(
 
     zeros = jax.tree.map(jnp.zeros_like, belief.mean)
     sums, metrics = jax.lax.scan(one, (zeros, zeros), jax.random.split(key, samples))
-    scale = query.y.shape[0] / samples  # the loss is a mean over the batch, and the belief's is a sum
+    scale = _count(query) / samples  # the loss is a mean over the batch, and the belief's is a sum
     first, second = jax.tree.map(lambda leaf: scale * leaf, sums)
     return narrow(belief, first, second, learning_rate), {name: v.mean() for name, v in metrics.items()}
+
+
+def _count(batch: Batch) -> Array | int:
+    return batch_size(batch) if batch.mask is None else batch.mask.sum()
 
 
 def bgd(

@@ -134,7 +134,7 @@ def c_maml(
 
             return jax.tree.map(jnp.add, sums, jax.value_and_grad(objective)(slow.meta))
 
-        dtype = jnp.result_type(*jax.tree.leaves(slow.meta))
+        dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(slow.meta)), jnp.float32)
         zeros = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, slow.meta))
         sums = jax.lax.fori_loop(0, count, add, zeros)
         value, grads = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), sums)

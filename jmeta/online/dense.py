@@ -27,7 +27,7 @@ from jmeta.online.gem import PastGradients
 from jmeta.online.mer import Steps
 from jmeta.online.meta_replay import Ahead, LookAhead, MetaLoss
 from jmeta.online.projection import Rows
-from jmeta.online.sgd_state import descend, single_examples
+from jmeta.online.sgd_state import batch_size, descend, single_examples
 from jmeta.types import Array, Batch, BatchLoss, PyTree
 
 
@@ -59,7 +59,7 @@ def dense_steps(
             return (descend(fast, rate, grads), products), (value, slope[0])
 
         similarities = batch.x @ batch.x.T  # [example, example]
-        inputs = (single_examples(batch), jnp.arange(batch.y.shape[0]), similarities)
+        inputs = (single_examples(batch), jnp.arange(batch_size(batch)), similarities)
         (rest, _), (values, slopes) = jax.lax.scan(step, (rest, batch.x @ first), inputs)
         return join(first - rate * (batch.x.T @ slopes), rest), values  # slopes [example, unit]
 
@@ -92,7 +92,7 @@ def dense_look_ahead(
         params: PyTree, rates: PyTree, batch: Batch, judged: Batch, meta_loss: MetaLoss = "mean"
     ) -> LookAhead:
         (first, rest), (first_rates, rest_rates) = split(params), split(rates)
-        steps, number = batch.y.shape[0], judged.y.shape[0]
+        steps, number = batch_size(batch), batch_size(judged)
         pairs = (batch.x[:, None] * judged.x[None]).reshape(steps * number, -1)  # [step and judged, input]
         products = judged.x @ first  # [judged, unit]
         shifts = (pairs @ first_rates).reshape(steps, number, -1)  # [step, judged, unit]
@@ -155,7 +155,7 @@ def dense_past_gradients(
 
     def rows(params: PyTree, examples: Batch, similarities: Array) -> Rows:
         first, rest = split(params)
-        tasks, slots = examples.y.shape
+        tasks, slots = examples.x.shape[:2]
         x = _flat(examples.x)  # [task and slot, input]
         products = (x @ first).reshape(tasks, slots, -1)  # [task, slot, unit]
         slope_of = jax.vmap(jax.grad(loss_after, argnums=(0, 1)), in_axes=(None, 0, 0))

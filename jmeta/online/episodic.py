@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jmeta.losses import is_labels
 from jmeta.metrics import accuracy
 from jmeta.online.sgd_state import example_batch
 from jmeta.types import Adapter, Array, Batch, BatchLoss, Key, LearnerState, Metrics, PyTree
@@ -38,7 +39,7 @@ class Previous(NamedTuple):
 def init_slow(adapter: Adapter, tx: optax.GradientTransformation | None, key: Key, x: PyTree) -> LearnerState:
     """Initialize the slow weights for example inputs [example, ...]; `tx` None has no optimizer state."""
     key_init, key_run = jax.random.split(key)
-    meta, model_state = adapter.init(key_init, x)
+    meta, model_state = adapter.init(key_init, example_batch(x).x)
     opt = () if tx is None else tx.init(meta)
     return LearnerState(jnp.zeros((), jnp.int32), meta, model_state, opt, key_run)
 
@@ -71,8 +72,9 @@ def episode_loss(
 
 
 def score(loss: BatchLoss, outputs: PyTree, batch: Batch) -> Metrics:
-    """Compute loss [] and accuracy [] of a prediction that has not seen the batch's labels."""
-    return {"loss": loss(outputs, batch), **accuracy(outputs, batch)}
+    """Compute loss [] and, of a classifier, accuracy [] of a prediction that has not seen the labels."""
+    classified = is_labels(batch.y, 1) and getattr(outputs, "ndim", None) == 2
+    return {"loss": loss(outputs, batch), **(accuracy(outputs, batch) if classified else {})}
 
 
 def update_slow(tx: optax.GradientTransformation, slow: LearnerState, grads: PyTree) -> LearnerState:

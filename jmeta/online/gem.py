@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jmeta.bounds import spoil
 from jmeta.online.projection import Rows, project, rows_of
 from jmeta.online.sgd_state import (
     OnlineState,
@@ -21,7 +22,13 @@ from jmeta.online.sgd_state import (
     predictor,
     require_positive,
 )
-from jmeta.online.task_memory import TaskMemory, add_to_task_memory, empty_task_memory, examples_by_task
+from jmeta.online.task_memory import (
+    TaskMemory,
+    add_to_task_memory,
+    empty_task_memory,
+    examples_by_task,
+    task_factor,
+)
 from jmeta.types import Array, Batch, BatchLoss, Context, Key, Metrics, Model, Online, PyTree
 
 
@@ -76,7 +83,8 @@ def gem(
 
     Args:
       model, loss: the network and `loss(outputs, batch)`.
-      tasks: number of tasks in the stream.
+      tasks: number of tasks in the stream. A later one raises ValueError if its number is concrete, and makes
+        the weights NaN if it is traced.
       learning_rate: step size.
       margin: least multiplier of a past task's gradient, if there is any conflict.
       slots: examples kept of each task.
@@ -110,12 +118,13 @@ def gem(
         state: OnlineState, batch: Batch, key: Key, *, context: Context | None = None
     ) -> tuple[OnlineState, Metrics]:
         task, first_pass = Context() if context is None else context
+        factor = task_factor(state.memory.examples, task)
         memory = refresh(state.memory, jnp.asarray(task, jnp.int32))
         value, grads = jax.value_and_grad(batch_loss)(state.params, batch)
         rows = gradients.rows(state.params, examples_by_task(memory.examples), memory.cache)
-        projected = project(grads, rows, jnp.arange(tasks) < task, margin=margin, ridge=ridge)
+        projected = project(spoil(grads, factor), rows, jnp.arange(tasks) < task, margin=margin, ridge=ridge)
         params = descend(state.params, learning_rate, clip_by_norm(projected, clip_norm))
         examples = add_to_task_memory(memory.examples, batch, task, accept=first_pass)
-        return OnlineState(params, (), memory._replace(examples=examples)), {"loss": value}
+        return OnlineState(params, (), memory._replace(examples=examples)), {"loss": value * factor}
 
     return Online(init, observe, predictor(model))

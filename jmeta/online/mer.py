@@ -12,6 +12,7 @@ from jmeta.online.reservoir import Reservoir, add_to_reservoir, draw_from_reserv
 from jmeta.online.sgd_state import (
     OnlineState,
     ParamsLoss,
+    batch_size,
     concatenate_batches,
     descend,
     example_batch,
@@ -101,7 +102,7 @@ def mer(
         state: OnlineState, batch: Batch, key: Key, *, context: Context | None = None
     ) -> tuple[OnlineState, Metrics]:
         context = Context() if context is None else context
-        count = batch.y.shape[0]
+        count = batch_size(batch)
         first_passes = jnp.broadcast_to(jnp.asarray(context.first_pass), (count,))
         inputs = (single_examples(batch), jax.random.split(key, count), first_passes)
         state, values = jax.lax.scan(one_example, state, inputs)

@@ -17,6 +17,7 @@ from jmeta.online.reservoir import add_to_reservoir, draw_from_reservoir, empty_
 from jmeta.online.sgd_state import (
     OnlineState,
     ParamsLoss,
+    batch_size,
     clip_by_norm,
     concatenate_batches,
     descend,
@@ -59,7 +60,7 @@ def look_ahead(
     judging losses over all i ("mean": the released code), or of the last one ("last": eq. 8 of von Oswald et
     al.), in first order: mean_i G_i in the weights, - mean_i G_i * sum_(k <= i) g_k in the rates.
     """
-    count = batch.y.shape[0]
+    count = batch_size(batch)
     zeros = jax.tree.map(jnp.zeros_like, params)
 
     def inner(carry: tuple[PyTree, PyTree], example: Batch) -> tuple[tuple[PyTree, PyTree], Array]:
@@ -132,7 +133,7 @@ def meta_replay(
     def glance(state: OnlineState, batch: Batch, key: Key) -> tuple[OnlineState, Array]:
         # A new order of the batch, and a replay draw to judge it with
         key_order, key_draw = jax.random.split(key)
-        order = jax.random.permutation(key_order, batch.y.shape[0])
+        order = jax.random.permutation(key_order, batch_size(batch))
         batch = jax.tree.map(lambda leaf: leaf[order], batch)
         judged = concatenate_batches(draw_from_reservoir(state.memory, replay, key_draw), batch)
         # Gradients in the weights, in the inner rates, and through these in what is learned

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jmeta.online.fits import arrivals, require_fit
 from jmeta.types import Array, Batch, Key, PyTree
 
 
@@ -44,15 +45,18 @@ def add_to_reservoir(
     """Offer the examples of `batch` to the reservoir, one after another, unless `accept` [] is false.
 
     The n-th example of all goes into the next free slot, or with probability capacity / n into a random one,
-    so that every subset of the examples so far is equally likely to be held.
+    so that every subset of the examples so far is equally likely to be held. Padding is not offered. Raises
+    ValueError for examples unlike those that the reservoir was made for.
     """
-    capacity, count = _capacity(reservoir), batch.y.shape[0]
-    arrival = reservoir.seen + jnp.arange(count, dtype=jnp.int32)
-    drawn = jax.random.randint(key, (count,), 0, arrival + 1)
+    require_fit("reservoir", (reservoir.x, reservoir.y), (batch.x, batch.y))
+    capacity = _capacity(reservoir)
+    place, count, real = arrivals(batch)
+    index, arrival = jnp.arange(place.size), reservoir.seen + place
+    drawn = jax.random.randint(key, place.shape, 0, arrival + 1)
     slot = jnp.where(arrival < capacity, arrival, drawn)
-    later = jnp.arange(count)[None, :] > jnp.arange(count)[:, None]
+    later = (index[None, :] > index[:, None]) & real[None, :]
     overwritten = ((slot[None, :] == slot[:, None]) & later).any(1)
-    slot = jnp.where(overwritten | ~jnp.asarray(accept), capacity, slot)  # beyond the end: dropped
+    slot = jnp.where(overwritten | ~(jnp.asarray(accept) & real), capacity, slot)  # beyond the end: dropped
 
     def put(slots: Array, new: Array) -> Array:
         return slots.at[slot].set(new.astype(slots.dtype), mode="drop")
@@ -73,4 +77,4 @@ def draw_from_reservoir(reservoir: Reservoir, count: int, key: Key) -> Batch:
 
 
 def _capacity(reservoir: Reservoir) -> int:
-    return jax.tree.leaves(reservoir.y)[0].shape[0]
+    return jax.tree.leaves(reservoir.x)[0].shape[0]

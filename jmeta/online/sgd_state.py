@@ -24,12 +24,12 @@ class OnlineState(NamedTuple):
 
 
 def init_params(model: Model, key: Key, x: PyTree) -> PyTree:
-    """Initialize the parameters for example inputs [example, ...].
+    """Initialize the parameters for example inputs [example, ...], or a Batch of them.
 
     Raises ValueError for a model with state, since it is not defined which batches the running statistics of
     a continual learner would cover.
     """
-    params, model_state = model.init(key, x)
+    params, model_state = model.init(key, example_batch(x).x)
     if jax.tree.leaves(model_state):
         raise ValueError(
             "continual learners take models without state, and this one keeps running statistics; leave its "
@@ -39,8 +39,18 @@ def init_params(model: Model, key: Key, x: PyTree) -> PyTree:
 
 
 def example_batch(x: PyTree) -> Batch:
-    """Make a batch of example inputs [example, ...], to give a memory its shapes."""
+    """Make a batch of example inputs [example, ...], to give a memory its shapes.
+
+    The labels are integers; give a Batch, which is returned as it is, for targets of another kind.
+    """
+    if isinstance(x, Batch):
+        return x
     return Batch(x, jnp.zeros(jax.tree.leaves(x)[0].shape[:1], jnp.int32))
+
+
+def batch_size(batch: Batch) -> int:
+    """Count the examples of a batch, padding included."""
+    return jax.tree.leaves(batch.x)[0].shape[0]
 
 
 def params_loss(model: Model, loss: BatchLoss) -> ParamsLoss:
@@ -84,7 +94,7 @@ def concatenate_batches(first: Batch, second: Batch) -> Batch:
     def mask(batch: Batch) -> Array:
         if batch.mask is not None:
             return batch.mask
-        return jnp.ones(batch.y.shape[:1], jnp.float32)
+        return jnp.ones(batch_size(batch), jnp.float32)
 
     x, y = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), (first.x, first.y), (second.x, second.y))
     if first.mask is None and second.mask is None:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmeta.data.streams.mnist import Images, TaskStream, batch_at, test_rows
+from jmeta.bounds import labels_factor, require_within
+from jmeta.data.streams.mnist import Images, TaskStream, batch_at, require_fit, test_rows
 from jmeta.online.sgd_state import without_memory
 from jmeta.types import Array, Context, Key, Metrics, Online, PyTree
 
@@ -19,8 +20,18 @@ SEQUENTIAL = ("gem",)
 
 
 def initial_state(learner: Online, images: Images, stream: TaskStream, key: Key) -> PyTree:
-    """Initialize the learner's state for batches of the stream's size."""
-    return learner.init(key, batch_at(images, stream, 0, 0).x)
+    """Initialize the learner's state for batches of the stream's size.
+
+    Raises ValueError if the learner, the images and the stream do not fit together, such as a memory for
+    fewer tasks than the stream has.
+    """
+    require_fit(images, stream)
+    batch = batch_at(images, stream, 0, 0)
+    state = learner.init(key, batch.x)
+    last = Context(stream.rows.shape[0] - 1)
+    # Nothing is computed; the number of the last task is concrete, and can be refused.
+    jax.eval_shape(lambda state, batch: learner.observe(state, batch, key, context=last), state, batch)
+    return state
 
 
 def observe_task(
@@ -36,10 +47,14 @@ def observe_task(
     """Observe the batches of one task [] in one scan: all of them, or those numbered `steps` [step].
 
     Step s of task t has the key fold_in(fold_in(key, t), s). Returns the state and the learner's metrics,
-    [step].
+    [step]. Raises ValueError for a concrete task or steps beyond the stream's; traced ones make the loss NaN.
     """
+    count = stream.rows.shape[1]
+    require_within("observe_task", "task", task, 0, stream.rows.shape[0] - 1, "the tasks of the stream")
+    if steps is not None:
+        require_within("observe_task", "steps", steps, 0, count - 1, "the steps of a task of the stream")
     key = jax.random.fold_in(key, task)
-    steps = jnp.arange(stream.rows.shape[1], dtype=jnp.int32) if steps is None else steps
+    steps = jnp.arange(count, dtype=jnp.int32) if steps is None else steps
 
     def step(state: PyTree, index: Array) -> tuple[PyTree, Metrics]:
         batch = batch_at(images, stream, task, index)
@@ -92,18 +107,31 @@ def accuracy_matrix(
       part: "ends" computes only the diagonal and the last row of the matrix, all that `continual_metrics`
         needs; the rest is then NaN.
       last: [], the last task that was learned of a stream that ended early; rows after it are meaningless.
+
+    Raises ValueError for another number of snapshots than tasks, and for a concrete `last` beyond them.
+    Labels that the outputs do not have make the matrix NaN.
     """
+    number = stream.maps.shape[0]
+    after = {leaf.shape[0] for leaf in jax.tree.leaves(snapshots)}
+    if after != {number}:
+        raise ValueError(
+            f"accuracy_matrix: snapshots of {sorted(after)} tasks for a stream of {number}; expected a state "
+            "after each task"
+        )
+    if last is not None:
+        require_within("accuracy_matrix", "last", last, 0, number - 1, "the tasks of the stream")
     count = images.test_y.shape[0]
     size = chunk if count % chunk == 0 else count
     rows = jnp.arange(count, dtype=jnp.int32).reshape(-1, size)  # [chunk, example]
 
-    tasks = jnp.arange(stream.maps.shape[0], dtype=jnp.int32)
+    tasks = jnp.arange(number, dtype=jnp.int32)
     last = tasks[-1] if last is None else last
 
     def correct(states: PyTree, task: Array, rows: Array) -> Array:
         batch = test_rows(images, stream, task, rows)
         outputs = jax.vmap(lambda state: learner.predict(state, batch.x))(states)  # [after, example, way]
-        return (outputs.argmax(-1) == batch.y[None]).sum(1)
+        right = (outputs.argmax(-1) == batch.y[None]).sum(1)
+        return right * labels_factor("accuracy_matrix", batch.y, outputs.shape[-1])
 
     def on_task(task: Array) -> Array:
         after = tasks if part == "whole" else jnp.stack([task, last])
@@ -140,14 +168,14 @@ def stream_metrics(records: Mapping[str, np.ndarray], domains: Sequence[str]) ->
       domains: names of the domains.
 
     Returns:
-      The cumulative accuracy in percent, overall and by domain, the mean loss, and precision and recall of
+      The cumulative accuracy in 0..1, overall and by domain, the mean loss, and precision and recall of
       the detected switches.
     """
-    metrics = {"cumulative_accuracy": 100 * float(records["accuracy"].mean())}
+    metrics = {"cumulative_accuracy": float(records["accuracy"].mean())}
     for index, name in enumerate(domains):
         inside = records["domain"] == index
         if inside.any():
-            metrics[f"cumulative_accuracy_{name}"] = 100 * float(records["accuracy"][inside].mean())
+            metrics[f"cumulative_accuracy_{name}"] = float(records["accuracy"][inside].mean())
     metrics["loss"] = float(records["loss"].mean())
     if "detected" in records:
         right = float((records["detected"] * records["switched"]).sum())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,14 @@ from typing import Any
 import jax
 from jax.sharding import SingleDeviceSharding
 
+from jmeta.outer.files import as_os_error, naming
 from jmeta.outer.seeds import choose_seeds
 from jmeta.types import LearnerState, PyTree
 
 Meta = dict[str, Any]
 _PACKAGES = ("jmeta", "jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint")
+
+_NO_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)  # refusals that leave a checkpoint whole
 
 
 class CheckpointError(ValueError):
@@ -33,7 +39,8 @@ class Checkpoints:
 
     The last two are preserved, and the best one among the validated steps. A checkpoint is a LearnerState and
     `meta`, a dictionary for JSON with the records of `fit` beside the state. Checkpoints that a kill left
-    incomplete are ignored and removed. Across processes every process makes every call.
+    incomplete are ignored and removed. Across processes every process makes every call. What writes or opens
+    raises OSError, which names the directory, if the file system refuses.
 
     Args:
       directory: created if missing.
@@ -55,19 +62,23 @@ class Checkpoints:
         self.identity: Meta | None = json.loads(json.dumps(identity))
         self._surroundings: Meta = dict(surroundings or {})
         self._say = say or _to_standard_error
-        self._manager = _manager(self.directory, writes=True)
+        self._best, self._refused = _NamedBest(), False
+        with naming(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = _manager(self.directory, self._best)
 
     @classmethod
     def reader(cls, directory: str | Path) -> Checkpoints:
         """Open the checkpoints of a run of any identity to read them; FileNotFoundError if there are none."""
         self = cls.__new__(cls)
         self.directory, self.identity = Path(directory).absolute(), None
-        self._surroundings, self._say = {}, _to_standard_error
+        self._surroundings, self._say, self._refused = {}, _to_standard_error, False
         if not self.directory.is_dir():
             raise FileNotFoundError(
                 f"{directory}: no checkpoints; expected the checkpoints of a run of jmeta"
             )
-        self._manager = _manager(self.directory, writes=False)
+        with naming(self.directory):
+            self._manager = _manager(self.directory)
         if self.latest_step() is None:
             raise FileNotFoundError(f"{directory}: no complete checkpoint; train the run further first")
         return self
@@ -82,15 +93,10 @@ class Checkpoints:
         meta = self._newest_meta()
         if meta is None or self.identity is None:
             return
-        ours, theirs = self.identity, meta["identity"]
-        differing = [
-            f"{name} is {ours.get(name)!r} now and {theirs.get(name)!r} there"
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name)
-        ]
-        if differing:
+        differences = name_differences(self.identity, meta["identity"])
+        if differences:
             raise IdentityError(
-                f"{self.directory} holds checkpoints of another run: {'; '.join(differing)}; "
+                f"{self.directory} holds checkpoints of another run: {differences}; "
                 "give its settings or another directory"
             )
         before = meta["surroundings"]
@@ -106,10 +112,12 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        best = [*best_steps(meta.get("best")), *best_steps(meta.get("regular"))]
+        self._best.steps = [*best_steps(meta.get("best")), *best_steps(meta.get("regular"))]
         meta = {"identity": self.identity, "surroundings": self._all_surroundings(), **meta}
+        meta["checksum"] = _checksum(meta)
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=parts, metrics={"best": best})
+        with self._writing():
+            self._manager.save(step, args=parts)
 
     def restore(self, target: LearnerState) -> tuple[int, LearnerState, Meta] | None:
         """Restore the newest checkpoint that can be read, as (step, state, meta); None if there is none.
@@ -127,13 +135,19 @@ class Checkpoints:
         for step in self._steps():
             try:
                 state, meta = self._read(step, target)
+            except (MemoryError, jax.errors.JaxRuntimeError):  # such as no room on the device
+                raise
             except Exception as error:  # orbax and tensorstore raise whatever the damage leads to
+                refusal = as_os_error(error, self.directory / str(step))
+                if refusal is not None and refusal.errno in _NO_DAMAGE:
+                    raise refusal from error
                 damaged[step] = error
                 continue
             for bad, reason in damaged.items():
                 self._say(f"{self.directory / str(bad)} is damaged ({_first_line(reason)}); skipped")
                 if self.identity is not None:  # a reader touches nothing of another run
-                    self._manager.delete(bad)
+                    with naming(self.directory):
+                        self._manager.delete(bad)
             if self.identity is not None:
                 self._say(f"continuing from step {step} in {self.directory}")
             return step, state, meta
@@ -169,11 +183,23 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until all checkpoints that `save` has started are on disk."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finish writing."""
-        self._manager.close()
+        """Finish writing; after a refusal, without what it leads to."""
+        with contextlib.suppress(Exception) if self._refused else self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Let refusals of the file system name the directory, and note them."""
+        try:
+            with naming(self.directory):
+                yield
+        except OSError:
+            self._refused = True
+            raise
 
     def _all_surroundings(self) -> Meta:
         return {**_surroundings(), **self._surroundings}
@@ -188,7 +214,8 @@ class Checkpoints:
 
         for step in self._steps():
             try:
-                return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+                parts = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+                return _checked(parts.meta)
             except Exception:  # damaged: `restore` says so
                 continue
         return None
@@ -200,29 +227,59 @@ class Checkpoints:
             state=ocp.args.StandardRestore(_placed(target)), meta=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=parts)
-        return restored.state, restored.meta
+        return restored.state, _checked(restored.meta)
 
 
-def _manager(directory: Path, *, writes: bool) -> Any:
+def _manager(directory: Path, best: _NamedBest | None = None) -> Any:
+    """Open a directory to read, or also to write, beside the last two checkpoints preserving the `best`."""
     import orbax.checkpoint as ocp
 
+    class Manager(ocp.CheckpointManager):
+        def metrics(self, step: int) -> None:
+            """Skip the metrics that checkpoints once had: if they are damaged, the constructor fails."""
+
     policies = ocp.checkpoint_managers
+    preserved = [policies.LatestN(2), *([best] if best else [])]
     options = ocp.CheckpointManagerOptions(
-        create=writes,
-        cleanup_tmp_directories=writes,
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), _NamedBest()]),
-        best_fn=lambda metrics: 0.0,  # orbax stores metrics only if they rank; the policy reads them
+        create=best is not None,
+        cleanup_tmp_directories=best is not None,
+        preservation_policy=policies.AnyPreservationPolicy(preserved),
     )
-    return ocp.CheckpointManager(directory, options=options)
+    return Manager(directory, options=options)
 
 
 class _NamedBest:
-    """Preserves the checkpoints that the newest one names as the best."""
+    """Preserves the checkpoints of `steps`, the best that the newest checkpoint names."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        newest = max(checkpoints, key=lambda info: info.step, default=None)
-        best = (newest.metrics or {}).get("best", []) if newest else []
-        return [info.step in best for info in checkpoints]
+        return [info.step in self.steps for info in checkpoints]
+
+
+def name_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Name each difference of two identities, as "seed is 1 now and 0 there; ..."; "" if there is none."""
+    return "; ".join(
+        f"{name} is {ours.get(name)!r} now and {theirs.get(name)!r} there"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    )
+
+
+def _checked(meta: Any) -> Meta:
+    """Raise ValueError if the `meta` of a checkpoint is damaged; those of older versions have no checksum."""
+    parts = ("identity", "surroundings")
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(name), dict) for name in parts):
+        raise ValueError("its meta names no run")
+    content = {name: value for name, value in meta.items() if name != "checksum"}
+    if meta.get("checksum", _checksum(content)) != _checksum(content):
+        raise ValueError("its meta has been changed")
+    return meta
+
+
+def _checksum(meta: Meta) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def best_steps(best: Mapping[str, Any] | None) -> list[int]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jmeta.types import Array, Key, PyTree, Task
+from jmeta.types import Array, Key, Metrics, PyTree, Task
+
+
+class Outcome(NamedTuple):
+    """What running a task leaves besides its loss: the new model `state`, its `metrics`, and `fast`, what was
+    adapted (of an adapter its fast weights, of a memory its last carry)."""
+
+    state: PyTree
+    metrics: Metrics
+    fast: PyTree
 
 
 def clip_task_gradients(limit: float, *, within: str | None = None) -> Callable[..., Any]:
@@ -26,7 +35,7 @@ def clip_task_gradients(limit: float, *, within: str | None = None) -> Callable[
 
     def task_grad(
         objective: Callable[..., Any], meta: PyTree, state: PyTree, task: Task, key: Key
-    ) -> tuple[tuple[Array, PyTree], PyTree]:
+    ) -> tuple[tuple[Array, Outcome], PyTree]:
         value, gradient = jax.value_and_grad(objective, has_aux=True)(meta, state, task, key)
         if within is None:
             return value, clip(gradient)

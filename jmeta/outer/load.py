@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.files import read_plain
 from jmeta.outer.seeds import seed_keys, take_seed
 from jmeta.registry import build
 from jmeta.types import Adapter, Learner, LearnerState, Memory, PyTree, Rule
@@ -38,7 +39,7 @@ def load(workdir: str | Path, *, seed: int = 0) -> tuple[Adapter | Memory, Learn
       seed: of a run of several seeds side by side, the index of the one to load.
 
     Returns:
-      `(adapter, state)`: `adapter.adapt(state.meta, state.model_state, support, key, train=False)` adapts it,
+      `(adapter, state)`: `jmeta.adapt` and `jmeta.predict` take both, and a support set of one's own;
       `jmeta.unroll(memory, state.meta, state.model_state, stream, train=False)` unrolls a memory.
 
     Raises:
@@ -100,18 +101,31 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{workdir}: no config.json; expected the workdir of a run of jmeta")
     try:
-        config = _with_infinities(json.loads(path.read_text()))
+        config = _with_infinities(json.loads(read_plain(path)))
         older = "recipe" in config and "spec" not in config
-        whole = older or (
-            isinstance(config["spec"]["name"], str) and isinstance(config["input"]["shape"], list)
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        whole = older or _is_whole(config)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or not of a run that can be loaded ({error!r})") from error
     if older:
         raise ValueError(f"{path}: written by an older jmeta, whose runs do not load; train it anew")
-    if not whole or "seeds" not in config:
+    if not whole:
         raise ValueError(f"{path}: damaged, or not of a run that can be loaded")
     return config
+
+
+def _is_whole(config: Mapping[str, Any]) -> bool:
+    """Test the parts of config.json that a run is loaded by; raises if one is missing or has no parts."""
+    names = [config["spec"]["name"], spec_of_adapter(config["spec"])["name"]]
+    shape, dtype = config["input"]["shape"], config["input"]["dtype"]
+    seeds = config["seeds"]
+    jnp.dtype(dtype)
+    return (
+        all(isinstance(name, str) for name in names)
+        and isinstance(shape, list)
+        and all(type(size) is int and size > 0 for size in shape)
+        and isinstance(dtype, str)
+        and (seeds is None or (type(seeds) is int and seeds >= 1))
+    )
 
 
 def spec_of_adapter(spec: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,8 +22,8 @@ from jmeta.outer.finite import NonFiniteError as NonFiniteError
 from jmeta.outer.finite import all_finite, check_steps, check_validation
 from jmeta.outer.mesh import replicate, replicated, shard_tasks, task_mesh
 from jmeta.outer.metrics_log import MetricsLog
-from jmeta.outer.progress import to_standard_error
-from jmeta.outer.signals import stop_on_signals
+from jmeta.outer.progress import announce, to_standard_error
+from jmeta.outer.signals import promising, stop_on_signals
 from jmeta.types import Array, Key, Learner, LearnerState, Metrics, PyTree, Task
 
 # The most steps of a dispatch. A constant, so that every plan compiles to the same program and numbers.
@@ -38,7 +38,9 @@ class Plan(NamedTuple):
     longest delay before a signal is handled; no number depends on it. Training ends once more than `patience`
     validations in a row have not improved (any seed); None never ends it. With `allow_nonfinite` a non-finite
     loss, gradient or validation does not end training, as is needed for a learner that leaves such updates
-    out (`jmeta.skip_nonfinite`).
+    out (`jmeta.skip_nonfinite`). For the time left that is shown: the test that follows takes as long as
+    `test_validations` validations (0 if none follows), and training goes on to `last_step`, if these steps
+    are a part of it.
     """
 
     steps: int
@@ -51,6 +53,8 @@ class Plan(NamedTuple):
     dispatch_seconds: float = 2.0
     patience: int | None = None
     allow_nonfinite: bool = False
+    test_validations: float = 0.0
+    last_step: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -87,8 +91,17 @@ class Progress(NamedTuple):
     window: Window = Window()
 
 
+class _Pace(NamedTuple):
+    """The pace of this part of a run, for the time left: `seconds` of `steps` after the first dispatch, which
+    warms up, and the seconds of each of the `validations`, of which the first one compiles."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    validations: tuple[float, ...] = ()
+
+
 class _Outputs(NamedTuple):
-    """The actions between dispatches, and their outputs."""
+    """The actions between dispatches, and their outputs; `deadline` by `time.monotonic()`."""
 
     plan: Plan
     validate: Callable[[LearnerState], Mapping[str, Any]] | None
@@ -96,11 +109,23 @@ class _Outputs(NamedTuple):
     checkpoints: Checkpoints | None
     log: MetricsLog | None
     report: Callable[[dict[str, Any], int], None]
+    learned: Callable[[LearnerState], Mapping[str, float]] | None
+    say: Callable[[str], None]
+    deadline: float
 
-    def emit(self, line: dict[str, Any]) -> None:
+    def emit(self, line: dict[str, Any], pace: _Pace) -> None:
         if self.log is not None:
             self.log.write(line)
-        self.report(line, self.plan.steps)
+        self.show(line | (_time_left(self, line["step"], pace) if line["split"] == "train" else {}))
+
+    def show(self, line: dict[str, Any]) -> None:
+        self.report(line, self.plan.last_step or self.plan.steps)
+
+    def numbers(self, state: LearnerState) -> dict[str, float]:
+        """Read the learned numbers for a line of the log."""
+        return {
+            f"learned/{name}": value for name, value in (self.learned(state) if self.learned else {}).items()
+        }
 
 
 def fit(
@@ -115,6 +140,8 @@ def fit(
     checkpoints: Checkpoints | None = None,
     log: MetricsLog | None = None,
     report: Callable[[dict[str, Any], int], None] | None = None,
+    learned: Callable[[LearnerState], Mapping[str, float]] | None = None,
+    say: Callable[[str], None] | None = None,
     stop: Callable[[], int | None] | None = None,
     mesh: Mesh | None = None,
 ) -> Outcome:
@@ -132,9 +159,16 @@ def fit(
       checkpoints: written every `plan.checkpoint_every` steps, at each new best, and at the end.
       log: receives a line every `plan.log_every` steps (means over the steps since the last one and over
         tasks) and every validation.
-      report: `(line, plan.steps) -> None` for each line, and for the first dispatch, whose line has
-        `compile_seconds` and is not logged; by default progress on standard error.
+      report: `(line, last step) -> None` for each line, and for the first dispatch, whose line has
+        `compile_seconds` and is not logged; by default progress on standard error. A line of training also
+        has "left", the seconds that are left, "uncounted", what these do not count, and "at_most" if the
+        only validation yet has compiled too.
+      learned: reads numbers from a state, which the log has as learned/<name> at step 0 and in each line of
+        training: their values at that step, where the metrics are means.
+      say: called with a line for people before what takes long and is silent (compiling, the first
+        validation); by default standard error, if `report` is the default too.
       stop: returns the number of a signal once training has to stop; the default catches SIGINT and SIGTERM.
+        While one process compiles, they end it as they would without `fit`.
       mesh: tasks are sharded over its axis `task`, everything else is replicated; across processes every
         process makes the same call. By default the first device.
 
@@ -147,7 +181,9 @@ def fit(
       ValueError: for an invalid plan or `select`.
     """
     deadline = _deadline(plan)
-    outputs = _Outputs(plan, validate, select, checkpoints, log, report or to_standard_error)
+    say = say or (_silent if report else announce)
+    report = report or to_standard_error
+    outputs = _Outputs(plan, validate, select, checkpoints, log, report, learned, say, deadline)
     _check(outputs)
     mesh = task_mesh(jax.devices()[:1]) if mesh is None else mesh
     state, progress = _resume(state, checkpoints, mesh, plan.steps)
@@ -155,16 +191,25 @@ def fit(
     step = int(state.step)
     if log is not None:
         log.start(step)
+        if step == 0 and learned is not None and (numbers := outputs.numbers(state)):
+            log.write({"step": 0, "split": "train", **numbers})
     reason: Literal["done", "time", "signal", "patience"] = "done"
-    signal, compile_seconds, pace = None, 0.0, None
-    with stop_on_signals() if stop is None else contextlib.nullcontext(stop) as stopped:
+    signal, compile_seconds, seconds_a_step, pace = None, 0.0, None, _Pace()
+    with contextlib.ExitStack() as stack:
+        if stop is None and jax.process_count() > 1:  # one that ended by itself would end the others
+            stop = stack.enter_context(stop_on_signals())
         if step < plan.steps and not _stale(plan, step, progress):
-            advance, compile_seconds = _compile(learner, plan.meta_batch, mesh, (state, *inputs))
+            say("compiling the training (about a minute the first time)")
+            with promising("compiling cannot be interrupted: stopping after it, with a checkpoint"):
+                advance, compile_seconds = _compile(learner, plan.meta_batch, mesh, (state, *inputs))
+        stopped = stack.enter_context(stop_on_signals()) if stop is None else stop
         while step < plan.steps:
             if _stale(plan, step, progress):
                 reason = "patience"
                 break
-            count, signal, late = _agree(_count(outputs, step, pace), stopped(), time.monotonic() > deadline)
+            count, signal, late = _agree(
+                _count(outputs, step, seconds_a_step), stopped(), time.monotonic() > deadline
+            )
             if signal or late:
                 reason = "signal" if signal else "time"
                 break
@@ -175,14 +220,16 @@ def fit(
             check_steps(measured, finite, step, count, checkpoints, allow=plan.allow_nonfinite)
             step += count
             progress = _add_steps(progress, measured, count, seconds)
-            if pace is None:  # a sign of life, and how long compiling took
-                line = _line(step, progress, plan.meta_batch) | {"compile_seconds": compile_seconds}
-                outputs.report(line, plan.steps)
-            pace = seconds / count
-            progress = _between(outputs, state, step, progress)
-        if checkpoints is not None and checkpoints.latest_step() != step:
-            checkpoints.save(step, state, _as_json(progress))
-            checkpoints.wait()
+            if seconds_a_step is None:  # a sign of life, and how long compiling took
+                outputs.show(_line(step, progress, plan.meta_batch) | {"compile_seconds": compile_seconds})
+            else:
+                pace = pace._replace(steps=pace.steps + count, seconds=pace.seconds + seconds)
+            seconds_a_step = seconds / count
+            progress, pace = _between(outputs, state, step, progress, pace)
+        with promising("stopping once the checkpoint is written"):
+            if checkpoints is not None and checkpoints.latest_step() != step:
+                checkpoints.save(step, state, _as_json(progress))
+                checkpoints.wait()
         if reason == "done":  # a signal may have come during the last dispatch or validation
             _, signal, _ = _agree(0, stopped(), False)
             reason = "signal" if signal else "done"
@@ -225,31 +272,62 @@ def _compile(
     return compiled, time.monotonic() - start_time
 
 
-def _between(outputs: _Outputs, state: LearnerState, step: int, progress: Progress) -> Progress:
+def _between(
+    outputs: _Outputs, state: LearnerState, step: int, progress: Progress, pace: _Pace
+) -> tuple[Progress, _Pace]:
     """Log, validate and write a checkpoint if they are due at `step`."""
     plan, checkpoints = outputs.plan, outputs.checkpoints
     if step % plan.log_every == 0 or step == plan.steps:
-        outputs.emit(_line(step, progress, plan.meta_batch))
+        outputs.emit(_line(step, progress, plan.meta_batch) | outputs.numbers(state), pace)
     if step % plan.log_every == 0:
         # The line of a last, shorter window leaves the window as it is, for a run that is prolonged.
         progress = progress._replace(window=Window())
     validate = outputs.validate
     if validate and plan.eval_every and (step % plan.eval_every == 0 or step == plan.steps):
-        metrics = dict(validate(state))
+        if not pace.validations:
+            outputs.say("validating (compiles the first time)")
+        start_time = time.monotonic()
+        with promising("stopping after this validation, with a checkpoint"):
+            metrics = dict(validate(state))
+        seconds = time.monotonic() - start_time
+        pace = pace._replace(validations=(*pace.validations, seconds))
         if outputs.select[0] not in metrics:
             raise ValueError(
                 f"fit: validation has no metric {outputs.select[0]!r}; it has {', '.join(sorted(metrics))}"
             )
         if not plan.allow_nonfinite:
             check_validation(metrics, step, checkpoints)
-        outputs.emit({"step": step, "split": "validation", **_loggable(metrics)})
+        outputs.emit({"step": step, "split": "validation", **_loggable(metrics)}, pace)
         progress = progress._replace(best=_better(step, metrics, progress.best, outputs.select))
         if step % plan.eval_every == 0:
             progress = progress._replace(regular=progress.best)
     new_best = step in best_steps(progress.best)
     if checkpoints is not None and (step % plan.checkpoint_every == 0 or new_best):
         checkpoints.save(step, state, _as_json(progress))
-    return progress
+    return progress, pace
+
+
+def _time_left(outputs: _Outputs, step: int, pace: _Pace) -> dict[str, Any]:
+    """Estimate the seconds from `step`, whose validation is to come, until the end of the test, and name what
+    they do not count; {} before anything has been measured."""
+    plan, every = outputs.plan, outputs.plan.eval_every if outputs.validate else 0
+    if not pace.steps:
+        return {}
+    last = plan.last_step or plan.steps
+    seconds = min(pace.seconds / pace.steps * (last - step), max(0.0, outputs.deadline - time.monotonic()))
+    validations = last // every - (step - 1) // every + bool(last % every) if every else 0
+    if pace.validations:
+        fastest = min(pace.validations)
+        seconds += fastest * (validations + plan.test_validations)
+        if plan.test_validations:  # which compiles as the first validation did
+            seconds += pace.validations[0] - fastest
+        return {"left": seconds, "uncounted": "", "at_most": len(pace.validations) == 1}
+    uncounted = ["validations"] * bool(validations) + ["test"] * bool(plan.test_validations)
+    return {"left": seconds, "uncounted": " and ".join(uncounted)}
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def _count(outputs: _Outputs, step: int, pace: float | None) -> int:

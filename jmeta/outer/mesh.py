@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -21,6 +19,29 @@ def task_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), ("task",), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def require_task_mesh(who: str, mesh: Mesh) -> None:
+    """Raise ValueError, in the name of `who`, for a mesh without an Auto axis `task`."""
+    axes = dict(zip(mesh.axis_names, mesh.axis_types)) if isinstance(mesh, Mesh) else {}
+    if axes.get("task") != AxisType.Auto:
+        described = ", ".join(f"{name} ({axis.name})" for name, axis in axes.items()) or repr(mesh)
+        raise ValueError(
+            f"{who}: the mesh has the axes {described}; expected an axis task (Auto), over which tasks are "
+            "sharded: jmeta.task_mesh(), or jax.make_mesh((devices,), ('task',), axis_types=(AxisType.Auto,))"
+        )
+
+
+def require_on_mesh(who: str, tree: PyTree, mesh: Mesh) -> None:
+    """Raise ValueError, in the name of `who`, for concrete arrays that were placed on other devices."""
+    devices = set(mesh.devices.flat)
+    for leaf in jax.tree.leaves(tree):
+        placed = not isinstance(leaf, jax.core.Tracer) and getattr(leaf, "committed", False)
+        if placed and leaf.sharding.device_set != devices:
+            raise ValueError(
+                f"{who}: the state lies on {len(leaf.sharding.device_set)} device(s), the mesh has "
+                f"{len(devices)}; place the state by jmeta.replicate(state, mesh)"
+            )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
@@ -29,7 +50,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Replicate the arrays and typed keys of `tree` over the devices of `mesh`, without needless copies.
 
-    Across processes every process passes equal values.
+    Across processes every process passes equal values. A learner with a mesh takes a state that was restored
+    onto one device only after this.
     """
     sharding = replicated(mesh)
     if jax.process_count() == 1:
@@ -43,32 +65,8 @@ def shard_tasks(tasks: PyTree, mesh: Mesh) -> PyTree:
 
     A number of tasks that does not divide over the devices is left to the compiler; the learner pads it.
     """
+    require_task_mesh("shard_tasks", mesh)
     devices = mesh.shape["task"]
     if devices == 1 or jax.tree.leaves(tasks)[0].shape[0] % devices:
         return tasks
     return jax.lax.with_sharding_constraint(tasks, NamedSharding(mesh, PartitionSpec("task")))
-
-
-def start_distributed() -> None:
-    """Join the processes of a cluster; call it before anything computes.
-
-    On TPU pods, Slurm, Open MPI and Kubernetes jax finds the others by itself. Elsewhere, set in each process
-    JAX_COORDINATOR_ADDRESS=HOST:PORT (of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
-
-    Raises:
-      ValueError: if these settings are missing or malformed, or if jax has computed something before.
-    """
-    settings: dict[str, Any] = {}
-    for name in ("num_processes", "process_id"):
-        text = os.environ.get(f"JAX_{name.upper()}")
-        if text is not None and not text.isdecimal():
-            raise ValueError(f"JAX_{name.upper()}={text}; expected a number, 0 or more")
-        if text is not None:
-            settings[name] = int(text)
-    try:
-        jax.distributed.initialize(**settings)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"cannot join the other processes: {' '.join(str(error).split())} (outside TPU pods, Slurm, Open "
-            "MPI and Kubernetes set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX_PROCESS_ID)"
-        ) from error

@@ -30,6 +30,7 @@ def optimizer(
     *,
     drops: Sequence[tuple[int, float]] = (),
     cosine_steps: int | None = None,
+    linear_steps: int | None = None,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
@@ -42,22 +43,28 @@ def optimizer(
       learning_rate, drops: see `step_schedule`.
       cosine_steps: instead of drops, the number of steps in which the rate falls to 0 along half a cosine
         (Loshchilov & Hutter, ICLR 2017).
-      momentum: of SGD's Nesterov acceleration.
+      linear_steps: or the number of steps in which it falls to 0 in a straight line (Reptile, 2018).
+      momentum: of SGD's Nesterov acceleration; 0 for plain SGD.
       weight_decay: added to the gradient of every array, but not of scalars such as COMLN's log T.
       clip_norm: largest global norm of the gradient, None for no limit.
       clip_value: largest absolute value of an entry of the gradient (Finn et al. 2017), None for no limit.
 
     Raises:
-      ValueError: for an unknown name or schedule, and for drops with a cosine.
+      ValueError: for an unknown name, and for more than one schedule.
     """
-    if cosine_steps is not None and drops:
-        raise ValueError(f"optimizer: drops={drops} and cosine_steps={cosine_steps}; choose one schedule")
-    if cosine_steps is None:
-        schedule = step_schedule(learning_rate, drops)
-    else:
+    chosen = {"drops": drops or None, "cosine_steps": cosine_steps, "linear_steps": linear_steps}
+    chosen = {schedule: value for schedule, value in chosen.items() if value is not None}
+    if len(chosen) > 1:
+        words = " and ".join(f"{schedule}={value}" for schedule, value in chosen.items())
+        raise ValueError(f"optimizer: {words}; choose one schedule")
+    if cosine_steps is not None:
         schedule = optax.cosine_decay_schedule(learning_rate, cosine_steps)
+    elif linear_steps is not None:
+        schedule = optax.linear_schedule(learning_rate, 0.0, linear_steps)
+    else:
+        schedule = step_schedule(learning_rate, drops)
     if name == "sgd":
-        descent = optax.sgd(schedule, momentum=momentum, nesterov=True)
+        descent = optax.sgd(schedule, momentum=momentum or None, nesterov=bool(momentum))
     elif name == "adam":
         descent = optax.adam(schedule)
     else:

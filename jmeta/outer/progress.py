@@ -8,20 +8,36 @@ from typing import Any, TextIO
 
 import jax
 
+from jmeta.outer.screen import join_parts, show, terminal_columns
 
-def progress_text(line: Mapping[str, Any], steps: int) -> str:
+
+def progress_text(line: Mapping[str, Any], steps: int, columns: int | None = None) -> str:
     """Format a line of the metrics log: step, tasks per second, time left, and the metrics.
 
-    `steps`: the last step of the run; the time left counts training alone.
+    Args:
+      line: of the log; in "left", the seconds that are left, in "uncounted" what these do not count, and in
+        "at_most" whether they are a bound.
+      steps: the last step of the run.
+      columns: the most characters; parts that do not fit are left out whole, as half a number misleads.
     """
-    words = [f"{line['split']} {line['step']}/{steps}"]
-    if "tasks_per_second" in line:
-        left = line["seconds"] / line["step"] * (steps - line["step"])
-        words += [f"{line['tasks_per_second']:.1f} tasks/s", f"left {_clock(left)}"]
+    parts = [f"{line['split']} {line['step']}/{steps}"]
+    if "tasks_per_second" in line and "compile_seconds" not in line:  # the first step warms up
+        parts.append(f"{line['tasks_per_second']:.1f} tasks/s")
+    if "left" in line:
+        beside = f" + {line['uncounted']}" if line.get("uncounted") else ""
+        most = "at most " if line.get("at_most") else ""
+        parts.append(f"left {most}{clock_text(line['left'])}{beside}")
     if "compile_seconds" in line:
-        words.append(f"compiled in {line['compile_seconds']:.1f} s")
+        parts.append(f"compiled in {line['compile_seconds']:.1f} s")
     metrics = [name for name in ("loss", "accuracy", "horizon", "gradient_norm") if name in line]
-    return "  ".join([*words, *(f"{name} {line[name]:.4g}" for name in metrics)])
+    return join_parts([*parts, *(f"{name} {line[name]:.4g}" for name in metrics)], columns)
+
+
+def clock_text(seconds: float) -> str:
+    """Format a time as 1:05, or 2:01:05 from an hour on."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def to_standard_error(line: Mapping[str, Any], steps: int, *, stream: TextIO | None = None) -> None:
@@ -32,16 +48,12 @@ def to_standard_error(line: Mapping[str, Any], steps: int, *, stream: TextIO | N
     if jax.process_index() != 0:
         return
     stream = sys.stderr if stream is None else stream
-    text = progress_text(line, steps)
-    if not stream.isatty():
-        print(text, file=stream, flush=True)
-        return
     stays = line["split"] != "train" or line["step"] == steps
-    stream.write(f"\r\x1b[K{text}" + ("\n" if stays else ""))
-    stream.flush()
+    columns = terminal_columns(stream)
+    show(progress_text(line, steps, columns and columns - 1), stream=stream, stays=stays)
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def announce(text: str, *, stream: TextIO | None = None) -> None:
+    """Print a line for people, such as what begins and will be silent; process 0 only."""
+    if jax.process_index() == 0:
+        show(text, stream=stream)

@@ -33,7 +33,10 @@ def vmap_seeds(learner: Learner) -> Learner:
     def evaluate(state: LearnerState, tasks: Task, first: Array | int = 0) -> Metrics:
         return _seeds_last(jax.vmap(learner.evaluate, in_axes=(_AXES, None, None))(state, tasks, first))
 
-    return Learner(init, step, evaluate)
+    def check(state: LearnerState, tasks: Task, *, train: bool) -> None:
+        jax.vmap(lambda state: learner.check(state, tasks, train=train), in_axes=(_AXES,))(state)
+
+    return Learner(init, step, evaluate, check)
 
 
 def seed_keys(seed: int, count: int) -> Key:

@@ -24,7 +24,7 @@ def skip_nonfinite(learner: Learner) -> Learner:
         skipped = {"skipped": 1 - finite.astype(jnp.float32)}
         return selected._replace(step=updated.step, key=updated.key), measured | skipped
 
-    return Learner(learner.init, step, learner.evaluate)
+    return learner._replace(step=step)
 
 
 def _is_finite(tree: PyTree) -> Array:

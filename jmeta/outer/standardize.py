@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -46,4 +47,9 @@ def standardize_inputs(
     def encode(meta: PyTree, state: PyTree, x: Array, **options: Any) -> tuple[PyTree, PyTree]:
         return inner.encode(meta, state, scale(x), **options)
 
-    return inner._replace(init=init, encode=encode)
+    def with_norm(norm: str) -> Adapter:
+        assert inner.with_norm is not None
+        return standardize_inputs(inner.with_norm(norm), mean, std)
+
+    other = None if inner.with_norm is None else functools.cache(with_norm)
+    return inner._replace(init=init, encode=encode, with_norm=other)

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from jmeta.report.figures import PALETTE, Record, open_figure
+from jmeta.report.figures import PALETTE, Record, draw_band, open_figure
 from jmeta.report.table import StoredRun
 
 
-def accuracy_heatmap(matrix: Any, path: str | os.PathLike[str]) -> Path:
-    """Draw accuracies [after, on] in percent: a row for the last task learned, a column for the task tested.
+def accuracy_heatmap(matrices: Any, path: str | os.PathLike[str]) -> Path:
+    """Draw the mean accuracy over seeds: a row for the last task learned, a column for the task tested.
 
-    The title gives the mean of the last row (retained accuracy) and its difference to the mean of the
-    diagonal (backward transfer and interference).
+    matrices [seed, after, on]: in 0..1. The title gives the mean of the last row (retained accuracy), its
+    difference to the mean of the diagonal (backward transfer and interference, in points of percent), and the
+    number of seeds.
     """
-    matrix = np.asarray(matrix, float)
+    matrices = 100 * np.asarray(matrices, float)
+    matrix, seeds = matrices.mean(0), len(matrices)
     retained, learning = matrix[-1].mean(), np.diagonal(matrix).mean()
     with open_figure(path, width=4.2, height=3.6) as figure:
         panel = figure.subplots()
@@ -29,9 +31,8 @@ def accuracy_heatmap(matrix: Any, path: str | os.PathLike[str]) -> Path:
         panel.grid(False)
         panel.set(xlabel="tested on task", ylabel="after task")
         _whole_tasks(panel.xaxis, panel.yaxis)
-        panel.set_title(
-            f"retained {retained:.1f} %, backward transfer {retained - learning:+.1f} %", loc="left"
-        )
+        title = f"retained {retained:.1f} %, backward transfer {retained - learning:+.1f} points"
+        panel.set_title(title + (f"\nmean over {seeds} seeds" if seeds > 1 else ""), loc="left")
         figure.colorbar(image, ax=panel, label="accuracy (%)")
     return Path(path)
 
@@ -42,7 +43,7 @@ def sparsity_curves(records: Iterable[Record], path: str | os.PathLike[str]) -> 
 
     records: the lines of metrics.jsonl, of which those with a sparsity count, and if any has "tasks_seen",
     only those; weights W1, W2, ... are solid, biases b1, b2, ... dashed. If all lines have
-    "sparsity/<group>_by_trial", a band shows the deviation over trials.
+    "sparsity/<group>_by_trial", a band shows one deviation over the trials.
     """
     records = [record for record in records if any(name.startswith("sparsity") for name in record)]
     by_task = any("tasks_seen" in record for record in records)
@@ -59,12 +60,13 @@ def sparsity_curves(records: Iterable[Record], path: str | os.PathLike[str]) -> 
             panel.plot(seen, share, "-" if group.startswith("W") else "--", color=color, label=group)
             trials = [record.get(f"{name}_by_trial") for record in records]  # [record][trial]
             if all(trials):
-                spread = 100 * _deviation(np.asarray(trials, float), axis=1)
-                panel.fill_between(seen, share - spread, share + spread, color=color, alpha=0.15, linewidth=0)
+                draw_band(panel, seen, 100 * np.asarray(trials, float), color=color, of="trials", most=100.0)
         panel.set(xlabel="tasks seen" if by_task else "batches seen", ylabel="sparsity (%)", ylim=(-2, 102))
         _whole_tasks(panel.xaxis)
         if groups:
-            panel.legend(ncols=2)
+            # One entry for the bands of all groups
+            entries = dict(zip(*reversed(panel.get_legend_handles_labels())))
+            panel.legend(entries.values(), entries.keys(), ncols=2)
     return Path(path)
 
 
@@ -90,9 +92,10 @@ def accuracy_against_width(
         for color, (name, points) in zip(itertools.cycle(PALETTE), curves.items()):
             x = [width for width, _ in points]
             metrics = [run.results["eval"]["metrics"]["retained_accuracy"] for _, run in points]
-            mean, spread = np.asarray([(m["mean"], m["ci95"] or 0.0) for m in metrics]).T
+            mean, spread = 100 * np.asarray([(m["mean"], m["ci95"] or 0.0) for m in metrics]).T
             accuracy.plot(x, mean, marker="o", color=color, label=name)
-            accuracy.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+            low, high = np.clip((mean - spread, mean + spread), 0, 100)
+            accuracy.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             shares = [100 * run.results["learned"]["sparsity"] for _, run in points]
             sparsity.plot(x, shares, marker="o", color=color)
         ticks = sorted(set(widths))
@@ -118,22 +121,23 @@ def accuracy_over_stream(
     accuracies, domains = 100 * np.asarray(accuracies, float), np.asarray(domains)
     steps = np.arange(1, accuracies.shape[1] + 1)
     cumulative = accuracies.cumsum(1) / steps[None]
-    mean, spread = cumulative.mean(0), _deviation(cumulative, axis=0)
+    mean = cumulative.mean(0)
     with open_figure(path, width=6.4, height=2.8) as figure:
         panel, beside = figure.subplots(1, 2, width_ratios=(2, 1))
         panel.plot(steps, mean, color=PALETTE[0])
-        panel.fill_between(steps, mean - spread, mean + spread, color=PALETTE[0], alpha=0.2, linewidth=0)
+        draw_band(panel, steps, cumulative.T, color=PALETTE[0], of="seeds", most=100.0)
+        if len(cumulative) > 1:
+            panel.legend(loc="lower right")
         panel.set(xlabel="batches seen", ylabel="cumulative accuracy (%)", ylim=(0, 102))
         panel.set_title(f"{mean[-1]:.1f} % over the stream", loc="left")
-        for place in range(len(names)):
+        seen = [place for place in range(len(names)) if (domains == place).any()]
+        for index, place in enumerate(seen):
             by_seed = [row[mask] for row, mask in zip(accuracies, domains == place) if mask.any()]
             means = np.asarray([row.mean() for row in by_seed])
-            if means.size:
-                beside.bar(
-                    place, means.mean(), yerr=_deviation(means, axis=0), color=PALETTE[place + 1], width=0.6
-                )
-        beside.set(ylabel="accuracy (%)", ylim=(0, 102), xlim=(-0.6, len(names) - 0.4))
-        beside.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=20)
+            whiskers = _deviation(means, axis=0) if len(means) > 1 else None
+            beside.bar(index, means.mean(), yerr=whiskers, color=PALETTE[place + 1], width=0.6)
+        beside.set(ylabel="accuracy (%)", ylim=(0, 102), xlim=(-0.6, len(seen) - 0.4))
+        beside.set_xticks(range(len(seen)), [names[place].replace("_", " ") for place in seen], rotation=20)
     return Path(path)
 
 

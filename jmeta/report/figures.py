@@ -37,6 +37,7 @@ _STYLE = {
     "lines.markersize": 4,
     "svg.fonttype": "none",
 }
+HORIZON = "learned/horizon"
 _LABELS = {"loss": "loss", "accuracy": "accuracy (%)", "squared_error": "mean squared error"}
 
 
@@ -47,16 +48,24 @@ def learning_curves(
 
     records: the lines of metrics.jsonl, {"step", "split": "train" or "validation", "loss", "accuracy" (0 to
     1), "squared_error"}; a missing key or a value that is not finite is a missing point. If there are many
-    training points, they are faint and their running mean is drawn over them.
+    training points, they are faint and their running mean is drawn over them. Where a validation has values
+    by seed ("<metric>_by_seed"), a band shows one deviation over the seeds. A loss that is the squared error
+    has no panel of its own.
     """
     records = list(records)
     metrics = [name for name in _LABELS if any(_finite(record, name) for record in records)] or ["loss"]
+    if "squared_error" in metrics and all(
+        record.get("loss") == record.get("squared_error") for record in records
+    ):
+        metrics.remove("loss")
     with open_figure(path, width=3.6 * len(metrics), height=2.7) as figure:
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for panel, name in zip(panels, metrics):
             scale = 100.0 if name == "accuracy" else 1.0
             _draw_training(panel, *_series(records, name, "train", scale))
             _draw_validation(panel, *_series(records, name, "validation", scale))
+            most = 100.0 if name == "accuracy" else math.inf
+            draw_band(panel, *_by_seed(records, name, scale), most=most, color=PALETTE[1], of="seeds")
             panel.set(xlabel=against, ylabel=_LABELS[name])
             panel.margins(x=0.02)
             _whole_steps(panel)
@@ -67,10 +76,11 @@ def learning_curves(
 def horizon_curve(records: Iterable[Record], path: str | os.PathLike[str]) -> Path:
     """Draw the learned horizon T, on a log scale, against the outer update (COMLN Figure 5, left).
 
-    records: the lines of metrics.jsonl, of which those with a positive "horizon" count.
+    records: the lines of metrics.jsonl, of which those with a positive "learned/horizon" count: its value at
+    the step of the line.
     """
-    positive = (record for record in records if _positive(record, "horizon"))
-    steps, horizon = _series(positive, "horizon", None, 1.0)
+    positive = (record for record in records if _positive(record, HORIZON))
+    steps, horizon = _series(positive, HORIZON, None, 1.0)
     with open_figure(path, width=3.8, height=2.7) as figure:
         panel = figure.subplots()
         panel.plot(steps, horizon, color=PALETTE[0], marker="o" if len(steps) == 1 else None)
@@ -179,10 +189,12 @@ def sweep(
     *,
     x_label: str,
     y_label: str,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Path:
     """Draw curves with 95 % intervals, a panel for each title, all on one scale.
 
     panels: title -> curve -> points (x, value, half-width of the interval); a curve of one point is a level.
+    Intervals are cut at the `bounds` of a value, (0, 100) of an accuracy in percent.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     with open_figure(path, width=0.8 + 2.5 * len(panels), height=3.0) as figure:
@@ -192,14 +204,13 @@ def sweep(
                 index = names.index(name)
                 style = {"color": PALETTE[index % len(PALETTE)], "label": name}
                 x, value, spread = np.asarray(sorted(points), float).T
+                low, high = np.clip((value - spread, value + spread), *bounds)
                 if len(x) == 1:
                     panel.axhline(value[0], linestyle="--", **style)
-                    panel.axhspan(
-                        value[0] - spread[0], value[0] + spread[0], color=style["color"], alpha=0.15, lw=0
-                    )
+                    panel.axhspan(low[0], high[0], color=style["color"], alpha=0.15, lw=0)
                     continue
                 panel.plot(x, value, marker=_MARKERS[index % len(_MARKERS)], **style)
-                panel.fill_between(x, value - spread, value + spread, color=style["color"], alpha=0.2, lw=0)
+                panel.fill_between(x, low, high, color=style["color"], alpha=0.2, lw=0)
             panel.set(xlabel=x_label, title=title)
             _whole_steps(panel)
         axes[0].set_ylabel(y_label)
@@ -252,6 +263,41 @@ def episode(
         panel.text(0, -0.15, "support", va="bottom")
         panel.text(start, -0.15, f"query: {right[real].sum()} of {real.sum()} right", va="bottom")
     return Path(path)
+
+
+def regression_fit(
+    curves: Mapping[str, tuple[Any, Any]], support: tuple[Any, Any], target: tuple[Any, Any],
+    path: str | os.PathLike[str],
+) -> Path:  # fmt: skip
+    """Draw the fit of a function of one variable: the target, the support set and a curve for each name.
+
+    Args:
+      curves: name, such as "before" or "after 1 step" -> (x [point], y [point]), in the order of the steps;
+        later ones are darker.
+      support: (x [shot], y [shot]).
+      target: (x [point], y [point]), the function without noise.
+      path: the file to write.
+    """
+    import matplotlib
+
+    shades = matplotlib.colormaps["Blues"](np.linspace(0.3, 1.0, max(len(curves), 2)))
+    with open_figure(path, width=5.2, height=3.2) as figure:
+        panel = figure.subplots()
+        panel.plot(*_in_order(target), color=_MUTED, linestyle="--", label="target")
+        for shade, (name, curve) in zip(shades, curves.items()):
+            panel.plot(*_in_order(curve), color=shade, label=name)
+        panel.plot(*support, "o", color=PALETTE[1], label="support", zorder=3)
+        panel.set(xlabel="x", ylabel="y")
+        panel.margins(x=0.02)
+        _legend_above(figure, panel)
+    return Path(path)
+
+
+def _in_order(curve: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Flatten the points of a curve and order them by x."""
+    x, y = (np.asarray(values, float).reshape(-1) for values in curve)
+    order = np.argsort(x)
+    return x[order], y[order]
 
 
 def sheet(images: Any, path: str | os.PathLike[str], *, columns: int = 20) -> Path:
@@ -339,6 +385,32 @@ def _draw_training(panel: Any, steps: np.ndarray, values: np.ndarray) -> None:
 def _draw_validation(panel: Any, steps: np.ndarray, values: np.ndarray) -> None:
     if len(steps):
         panel.plot(steps, values, color=PALETTE[1], marker="o", label="validation")
+
+
+def _by_seed(records: Iterable[Record], name: str, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Select steps [step] and validations by seed [step, seed]; nothing if there is a single seed."""
+    by_step = {
+        record["step"]: np.asarray(record[f"{name}_by_seed"], float)  # null is NaN
+        for record in records
+        if record.get("split") == "validation" and record.get(f"{name}_by_seed")
+    }
+    steps = sorted(by_step)
+    return np.asarray(steps, float), scale * np.asarray([by_step[step] for step in steps])
+
+
+def draw_band(
+    panel: Any, x: np.ndarray, values: np.ndarray, *, color: str, of: str, most: float, least: float = 0.0
+) -> None:
+    """Draw the mean +- one sample deviation of `values` [x, n] as a band, cut at what a value can be.
+
+    The legend says of how many of what (`of`, such as "seeds") it is. Nothing is drawn for fewer than two.
+    """
+    if values.ndim != 2 or values.shape[1] < 2:
+        return
+    mean, spread = np.nanmean(values, 1), np.nanstd(values, 1, ddof=1)
+    low, high = np.clip(mean - spread, least, most), np.clip(mean + spread, least, most)
+    label = f"deviation over {values.shape[1]} {of}"
+    panel.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0, label=label)
 
 
 def _whole_steps(panel: Any) -> None:

@@ -34,7 +34,7 @@ def accuracy_against_length(
         point = _point(_length(run), run.results["eval"]["metrics"]["accuracy"])
         curves.setdefault(name, []).append(point)
     panels = {"accuracy on all subtasks": {name: _merged(curve) for name, curve in curves.items()}}
-    return sweep(panels, path, x_label="subtasks", y_label="accuracy (%)")
+    return sweep(panels, path, x_label="subtasks", y_label="accuracy (%)", bounds=(0, 100))
 
 
 def accuracy_against_subtask(
@@ -51,7 +51,7 @@ def accuracy_against_subtask(
         f"{length} subtasks": {name: _merged(curve) for name, curve in panels[length].items()}
         for length in sorted(panels)
     }
-    return sweep(titled, path, x_label="subtask", y_label="accuracy (%)")
+    return sweep(titled, path, x_label="subtask", y_label="accuracy (%)", bounds=(0, 100))
 
 
 def _length(run: StoredRun) -> int:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jmeta.metrics import Summary, summarize
+from jmeta.outer.files import read_plain
 from jmeta.report.table import markdown_table, plus_minus
+from jmeta.report.units import unit_of
 
 # Metrics that mean the same for all algorithms: a loss may have terms of its own.
 _OF_ANY_ALGORITHM = ("accuracy", "squared_error")
@@ -54,7 +56,7 @@ def differences(workdir: str | os.PathLike[str], against: str | os.PathLike[str]
     summaries = {}
     for name in [name for name in ours.values if name in theirs.values]:
         if ours.algorithm == theirs.algorithm or name.startswith(_OF_ANY_ALGORITHM):
-            scale = 100.0 if name.startswith("accuracy") else 1.0
+            scale = 100.0 if unit_of(name) == "fraction" else 1.0
             summaries[name] = summarize(scale * (ours.values[name][:tasks] - theirs.values[name][:tasks]))
     return Differences(tasks, summaries)
 
@@ -84,7 +86,7 @@ def differences_table(workdirs: Iterable[str | os.PathLike[str]], against: str |
         "(accuracies: in percent). The interval is over the test tasks alone: it does not include the "
         "differences from one training seed to another.",
         markdown_table(["metric", *columns], rows) if columns else "",
-        "\n".join(without),
+        "\n".join(without) if without or columns else "There is no other run.",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -95,8 +97,8 @@ def _cell(summary: Summary | None) -> str:
 
 def _tested(workdir: Path) -> _Tested:
     try:
-        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        algorithm = json.loads((workdir / "results.json").read_text(encoding="utf-8"))["algorithm"]
+        config = json.loads(read_plain(workdir / "config.json"))
+        algorithm = json.loads(read_plain(workdir / "results.json"))["algorithm"]
         with np.load(workdir / "eval.npz") as arrays:
             values = {name: np.asarray(arrays[name], np.float64) for name in arrays}
     except (OSError, ValueError, KeyError, TypeError) as error:

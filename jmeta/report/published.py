@@ -64,6 +64,20 @@ def row_for(
     return min(rows, key=lambda row: row["variant"] is not None, default=None)
 
 
+def in_fractions(row: Mapping[str, Any]) -> Row:
+    """Convert the percentages of a published row to fractions: {"mean", "ci95", "unit": "fraction"}."""
+
+    def convert(value: Any) -> Any:
+        if not (isinstance(value, dict) and "mean" in value):
+            return value
+        numbers = {
+            name: None if number is None else round(number / 100, 10) for name, number in value.items()
+        }
+        return {**numbers, "unit": "fraction"}
+
+    return {name: convert(value) for name, value in row.items()}
+
+
 def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Identify a published row: two rows of one key are the same row."""
     return tuple(row.get(field) for field in _KEY)

@@ -12,14 +12,16 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jmeta.outer.files import read_plain
 from jmeta.report.published import Row, papers, published_rows, row_key
 from jmeta.report.words import Word, unusual_words, words_of
 
 _RUN_HOLDS = ("results.json", "config.json", "metrics.jsonl", "checkpoints")
 _COLUMNS = (
     "workdir", "status", "step", "planned_steps", "experiment", "algorithm", "preset", "dataset", "backbone",
-    "way", "shot", "setting", "seed", "norm", "tasks", "tasks_per_second", "metric", "mean", "ci95", "paper",
-    "table", "paper_method", "paper_mean", "paper_ci95", "difference", "difference_ci95", "note",
+    "way", "shot", "setting", "seed", "norm", "tasks", "tasks_per_second", "metric", "unit", "mean", "ci95",
+    "selected_on", "paper", "table", "paper_method", "paper_mean", "paper_ci95", "difference",
+    "difference_ci95", "note",
 )  # fmt: skip
 
 # The paper that an entry point reproduces, for runs without a published row.
@@ -76,9 +78,9 @@ def collect_runs(workdirs: Iterable[Path]) -> list[StoredRun]:
 def compare_with_paper(run: StoredRun, metric: str | None = None) -> dict[str, Any]:
     """Compare a run with its published row, by `metric` or by the run's headline metric.
 
-    Returns one flat record, the columns of the CSV. `mean` and `ci95` are in percent for accuracy, else in
-    the metric's unit. `difference` is ours less the paper's; `difference_ci95`, the root of the sum of both
-    squared intervals, holds for independent test tasks. Raises KeyError, TypeError or ValueError if
+    Returns one flat record, the columns of the CSV. `mean` and `ci95` are in `unit`: percent of what is a
+    fraction in results.json. `difference` is ours less the paper's; `difference_ci95`, the root of the sum of
+    both squared intervals, holds for independent test tasks. Raises KeyError, TypeError or ValueError if
     results.json lacks a metric's mean or interval.
     """
     evaluation, row = run.results.get("eval", {}), run.results.get("published") or {}
@@ -89,14 +91,16 @@ def compare_with_paper(run: StoredRun, metric: str | None = None) -> dict[str, A
     record["planned_steps"] = run.config.get("steps")
     record["setting"] = _setting(record, run.words)
     record |= {"norm": evaluation.get("norm", facts.get("norm")), "tasks": evaluation.get("tasks")}
+    record["selected_on"] = evaluation.get("selected_on")
     record["tasks_per_second"] = (run.results.get("train") or {}).get("tasks_per_second")
     if run.status != "finished":
         return record
     metric = metric or headline_metric(run.results)
     ours = metric_summary(run.results, metric)
-    record |= {"metric": metric, "mean": ours["mean"], "ci95": ours["ci95"]}
-    theirs = row.get(metric)
-    if theirs:
+    unit = displayed_unit(run.results, metric)
+    record |= {"metric": metric, "unit": unit, "mean": ours["mean"], "ci95": ours["ci95"]}
+    if row.get(metric):
+        theirs = displayed(row[metric], ("mean", "ci95"))
         record |= {"paper": row.get("paper"), "table": row.get("table"), "paper_method": _method(row)}
         record |= {"paper_mean": theirs["mean"], "paper_ci95": theirs["ci95"]}
         record["difference"] = round(ours["mean"] - theirs["mean"], 6)
@@ -126,23 +130,33 @@ def displayed_metrics(results: dict[str, Any]) -> list[str]:
     return by_shot or [headline_metric(results)]
 
 
-def metric_summary(results: dict[str, Any], metric: str) -> dict[str, float | None]:
+def metric_summary(results: dict[str, Any], metric: str) -> dict[str, Any]:
     """Convert a metric of results.json to the papers' form: {"mean", "ci95"} and, if the run has it, "std".
 
-    Accuracies between 0 and 1 become percent; the interval is None if there is none. With several seeds, the
-    mean is over each seed's median over the tasks if the paper reports medians. Raises ValueError for a mean
-    or an interval that is not finite.
+    Fractions become percent; the interval is None if there is none. With several seeds, the mean is over each
+    seed's median over the tasks if the paper reports medians. Raises ValueError for a mean or an interval
+    that is not finite.
     """
-    seeds = results["eval"].get("seeds")
-    scale = 100.0 if metric.startswith("accuracy") else 1.0
+    summary = results["eval"]["metrics"][metric]
     paper = (results.get("published") or {}).get("paper") or _PAPERS.get(results.get("experiment", ""))
-    by_medians = seeds and papers().get(str(paper), {}).get("statistic") == "median"
-    summary = seeds[metric]["of_medians"] if by_medians else results["eval"]["metrics"][metric]
-    names = ("mean", "ci95", "std") if "std" in summary else ("mean", "ci95")
-    ours = {name: None if summary[name] is None else scale * summary[name] for name in names}
+    if "of_medians" in summary and papers().get(str(paper), {}).get("statistic") == "median":
+        summary = {"unit": summary["unit"], **summary["of_medians"]}
+    ours = displayed(summary, ("mean", "ci95", "std") if "std" in summary else ("mean", "ci95"))
     if ours["mean"] is None or not all(math.isfinite(value) for value in ours.values() if value is not None):
         raise ValueError(f"its {metric} is not finite")
     return ours
+
+
+def displayed_unit(results: dict[str, Any], metric: str) -> str:
+    """Return the unit in which a metric of results.json is displayed: "%" for a fraction."""
+    unit = results["eval"]["metrics"][metric]["unit"]
+    return "%" if unit == "fraction" else unit
+
+
+def displayed(summary: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Convert the numbers of a summary with a unit to those that are displayed."""
+    scale = 100.0 if summary["unit"] == "fraction" else 1.0
+    return {name: None if summary[name] is None else round(scale * summary[name], 10) for name in names}
 
 
 def to_csv(runs: Sequence[StoredRun]) -> str:
@@ -154,11 +168,19 @@ def to_csv(runs: Sequence[StoredRun]) -> str:
     return text.getvalue()
 
 
-def to_markdown(runs: Sequence[StoredRun]) -> str:
-    """Write the runs as Markdown: their published rows, runs without results, and the papers' tables."""
-    parts = ["# Runs beside the published numbers", _finished_table(runs), _others(runs)]
+def to_markdown(runs: Sequence[StoredRun], *, differences: str = "", all_tables: bool = False) -> str:
+    """Write the runs as Markdown.
+
+    First the runs, beside their published rows, and those without results; then `differences` to one of them
+    (see `jmeta.report.paired.differences_table`); then the papers' tables in which a run stands, or with
+    `all_tables` all of them.
+    """
+    parts = ["# Runs beside the published numbers", _finished_table(runs), _others(runs), differences.strip()]
+    ours = {key[:2] for key in _ours_by_row(runs)}  # (paper, table)
     for paper, content in papers().items():
-        parts += [_paper_table(paper, table, runs) for table in content["tables"]]
+        rows = {table: published_rows(paper, table) for table in content["tables"]}
+        mine = [table for table in rows if any(_source_key(row)[:2] in ours for row in rows[table])]
+        parts += [_paper_table(paper, table, runs) for table in (rows if all_tables else mine)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -171,7 +193,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _read(workdir: Path) -> StoredRun:
     name, config, step = str(workdir), _read_config(workdir), _last_step(workdir)
     try:
-        results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+        results = json.loads(read_plain(workdir / "results.json"))
         run = StoredRun(name, "finished", results.get("steps", step), results, config)
         for metric in (None, *displayed_metrics(results)):
             compare_with_paper(run, metric)
@@ -188,7 +210,7 @@ def _read(workdir: Path) -> StoredRun:
 def _read_config(workdir: Path) -> dict[str, Any]:
     """Read config.json; {} if it is missing, or if it is not of the form that this module uses."""
     try:
-        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_plain(workdir / "config.json"))
         words_of(config)
         return config if isinstance(config.get("run", {}), dict) else {}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -198,8 +220,8 @@ def _read_config(workdir: Path) -> dict[str, Any]:
 def _last_step(workdir: Path) -> int | None:
     """Read the step of the last whole line of metrics.jsonl: a killed run may have left half a line."""
     try:
-        lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_plain(workdir / "metrics.jsonl", 1 << 30, errors="replace").splitlines()
+    except (OSError, ValueError):
         return None
     for line in reversed(lines):
         try:
@@ -233,7 +255,9 @@ def _finished_table(runs: Sequence[StoredRun]) -> str:
         compare_with_paper(run, metric) for run in finished for metric in displayed_metrics(run.results)
     ):
         source = _source(record["paper"], record["table"]) if record["paper"] else ""
-        metric = record["metric"] + (" (%)" if record["metric"].startswith("accuracy") else "")
+        metric = f"{record['metric']} ({record['unit']})" if record["unit"] else record["metric"]
+        if record["selected_on"] == "test":
+            metric += ", the best of a grid on the test data"
         ours = plus_minus(record["mean"], record["ci95"])
         theirs = plus_minus(record["paper_mean"], record["paper_ci95"])
         difference = plus_minus(record["difference"], record["difference_ci95"], "+")
@@ -242,9 +266,9 @@ def _finished_table(runs: Sequence[StoredRun]) -> str:
     if not rows:
         return ""
     note = (
-        "Mean ± 95 % interval over the test tasks, or over the seeds if there are several (for learned "
-        "optimizers: over each seed's median); difference: ours less the paper's, with the interval that "
-        "holds for independent test tasks."
+        "Mean ± 95 % interval over the test tasks, or over the seeds if there are several (Student's t for "
+        "fewer than 30; for learned optimizers: over each seed's median); difference: ours less the paper's, "
+        "with the interval that holds for independent test tasks."
     )
     return f"{note}\n\n{markdown_table(head, rows)}"
 
@@ -273,10 +297,10 @@ def _paper_table(paper: str, table: str, runs: Sequence[StoredRun]) -> str:
         mine = [ours.get(_source_key(cells[column]), []) if column in cells else [] for column in columns]
         body += [["**ours**", backbone, *cell] for cell in zip_longest(*mine, fillvalue="")]
     head = ["method", "backbone", *(_column(*column) for column in columns)]
-    title = f"## {_source(paper, table)}: {content['tables'][table]['caption']}"
+    title = f"## {_source(paper, table)} ({content['venue']}): {content['tables'][table]['caption']}"
     metrics = " / ".join(dict.fromkeys(metric for row in rows for metric in metrics_of(row)))
     legend = f"{metrics.replace('_', ' ').capitalize()} (%)"
-    legend += f", {content['evaluation']} ({content['authors']}, {content['venue']})."
+    legend += f", {content['evaluation']}."
     if any(row["origin"] == "official_code" for row in rows):
         legend += " †: run by the authors with the method's official code."
     return f"{title}\n\n{legend}\n\n{markdown_table(head, body)}"
@@ -311,7 +335,7 @@ def _published_cell(row: Row | None) -> str:
 
 
 def _source(paper: str, table: str) -> str:
-    return f"{paper.upper()} {'' if table.startswith('Figure') else 'Table '}{table}"
+    return f"{papers()[paper]['authors']}, {'' if table.startswith('Figure') else 'Table '}{table}"
 
 
 def _method(row: Row) -> str:

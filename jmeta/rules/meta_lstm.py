@@ -110,7 +110,7 @@ def meta_lstm(
         if inputs == "gradient":
             return gradient_columns
         require_inputs("meta_lstm", loss=loss)
-        loss_columns = log_and_sign(jax.lax.stop_gradient(loss).astype(gradient.dtype))  # [2]
+        loss_columns = log_and_sign(jnp.asarray(jax.lax.stop_gradient(loss), gradient.dtype))  # [2]
         loss_columns = jnp.broadcast_to(loss_columns[None], gradient_columns.shape)
         return jnp.concatenate([loss_columns, gradient_columns], axis=-1)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jmeta.parts import describe, require
 from jmeta.types import Array, Key, PyTree, Rule
 
 
@@ -24,6 +25,8 @@ def from_optax(tx: optax.GradientTransformation) -> Rule:
     derivative at a zero gradient (Adam with `eps_root=0`) raises in exact and mixed order: see
     `jmeta.inner.smoothness.require_smooth`.
     """
+    if not isinstance(tx, optax.GradientTransformation):
+        raise TypeError(f"from_optax: got {describe(tx)}; expected an optax transformation")
     tx = optax.with_extra_args_support(tx)
 
     def init(key: Key, params: PyTree) -> PyTree:
@@ -57,7 +60,11 @@ def as_optax(rule: Rule, hyper: PyTree, key: Key | None = None) -> optax.Gradien
       A transformation whose update takes the loss as the extra argument `value`:
       `tx.update(grads, state, params, value=loss)`. It raises ValueError if the rule reads the loss or the
       parameters and they are missing, or if it has rates that were learned on another network.
+
+    Raises:
+      TypeError: for what is no rule.
     """
+    require("as_optax", "rule", rule, Rule)
 
     def init(params: PyTree) -> RuleState:
         return RuleState(rule.start(hyper, params, key), jnp.zeros((), jnp.int32))
@@ -67,9 +74,10 @@ def as_optax(rule: Rule, hyper: PyTree, key: Key | None = None) -> optax.Gradien
         state: RuleState,
         params: PyTree = None,
         *,
-        value: Array | None = None,
+        value: Array | float | None = None,
         **extra: Any,
     ) -> tuple[PyTree, RuleState]:
+        value = None if value is None else jnp.asarray(value)
         updates, carry = rule.update(hyper, updates, state.carry, params, loss=value, step=state.steps)
         return updates, RuleState(carry, state.steps + 1)
 

@@ -95,6 +95,70 @@ def test_rematerialized_and_truncated_memories_train_through_the_stream():
     assert (np.asarray(grads[0].cells[0].recurrent) != np.asarray(grads[2].cells[0].recurrent)).any()
 
 
+ON_VECTORS = {
+    "lstm": jmeta.lstm(3, hidden=4),
+    "ntm": jmeta.ntm(3, hidden=4, slots=6),
+    "apl": jmeta.apl(3, jmeta.mlp(widths=(4,))),
+    "opn": jmeta.opn(3, jmeta.mlp(widths=(4,))),
+    "cpm": jmeta.cpm(3, jmeta.mlp(widths=(4,)), hidden=4),
+}
+
+
+def draw_vectors():
+    x = jax.random.normal(jax.random.key(0), (8, 4), jnp.float32)
+    return jmeta.Stream(x[:5], jnp.array([0, 1, 2, 0, 1]), jnp.array([-1, 0, 1, 2, 0])), x[5:]
+
+
+@pytest.mark.parametrize("name", ON_VECTORS)
+def test_a_padded_stream_is_its_real_part(name):
+    """The same logits for queries, and the last carry; a stream of labels out of range answers nothing."""
+    memory, (stream, queries) = ON_VECTORS[name], draw_vectors()
+    meta, _ = memory.init(jax.random.key(1), stream.x)
+    adapter = jmeta.from_memory(memory)
+    answer = jax.jit(lambda stream: predict(adapter, meta, jmeta.Task(stream, None), queries))
+    real = jax.tree.map(lambda leaf: leaf[:3], stream)
+    padded = stream._replace(y=stream.y.at[3:].set(-1), mask=jnp.array([1.0, 1.0, 1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(answer(padded), answer(real), atol=1e-6)
+    ends = [jmeta.unroll(memory, meta, {}, part).carry for part in (padded, real)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
+    for feedback in ([-1, 0, 3, 2, 0], [-1, 0, -2, 2, 0]):
+        assert np.isnan(answer(stream._replace(feedback=jnp.array(feedback)))).all()
+        with pytest.raises(ValueError, match=f"{name}: feedback run from .*; expected -1..2"):
+            jmeta.unroll(memory, meta, {}, stream._replace(feedback=jnp.array(feedback)))
+    assert np.isnan(answer(stream._replace(y=stream.y.at[-1].set(3)))).all()
+
+
+def test_the_label_after_a_padded_stream():
+    """The last real one; none if fewer steps are real than labels take to arrive."""
+    adapter, (stream, _) = jmeta.from_memory(ON_VECTORS["lstm"], delay=2), draw_vectors()
+    stream = stream._replace(feedback=jnp.array([-1, -1, 0, 1, 2]))
+    meta, _ = ON_VECTORS["lstm"].init(jax.random.key(1), stream.x)
+    for mask, label in (([1, 1, 1, 1, 0], 2), ([1, 1, 0, 0, 0], 0), ([1, 0, 0, 0, 0], -1)):
+        fast, _, _ = adapter.adapt(meta, {}, stream._replace(mask=jnp.array(mask)), None, train=False)
+        assert fast.label == label
+
+
+def test_delays_that_differ():
+    memory, (stream, queries) = ON_VECTORS["opn"], draw_vectors()
+    with pytest.raises(ValueError, match="from_memory: delay=2 around opn with delay=1"):
+        jmeta.from_memory(memory, delay=2)
+    meta, _ = memory.init(jax.random.key(1), stream.x)
+    late = stream._replace(feedback=jnp.array([-1, -1, 0, 1, 2]))
+    with pytest.raises(
+        ValueError, match="from_memory: delay=1, but the stream's first label arrives at step 2"
+    ):
+        predict(jmeta.from_memory(memory), meta, jmeta.Task(late, None), queries)
+    loss = lambda s: memory.loss(jmeta.unroll(memory, meta, {}, s).outputs, s)  # noqa: E731
+    assert np.isfinite(jax.jit(loss)(stream)) and np.isnan(jax.jit(loss)(late))
+    rest = jax.tree.map(lambda leaf: leaf[2:], stream)  # which continues another stream
+    assert np.isfinite(jax.jit(loss)(rest))
+
+
+def test_parts_of_a_stream_that_differ_in_length():
+    with pytest.raises(ValueError, match=r"different lengths \(x 5, feedback 4 steps\)"):
+        jmeta.unroll(MEMORIES["lstm"], None, {}, jmeta.Stream(jnp.zeros((5, 4)), None, jnp.zeros(4, int)))
+
+
 def test_what_raises():
     with pytest.raises(ValueError, match="delay=0"):
         jmeta.from_memory(MEMORIES["lstm"], delay=0)

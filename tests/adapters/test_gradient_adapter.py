@@ -307,3 +307,48 @@ def test_what_cannot_work_says_so():
     with pytest.raises(ValueError, match="eps_root"):
         jax.eval_shape(build(rule=trap, order="mixed").init, KEY, x)
     build(rule=trap, order="first").init(KEY, x)
+
+
+@pytest.mark.parametrize("order", ["exact", "mixed", "first"])
+def test_an_inner_loss_may_hold_the_weights_near_their_start(order):
+    """iMAML's regularizer |w - w0|^2 / 2, against descent by hand, and its derivative in the start."""
+    network = jmeta.from_pair(lambda key, x: {"w": jnp.ones(x.shape[1]), "still": jnp.ones(())},
+                              lambda params, x: x @ params["w"])  # fmt: skip
+
+    def proximal(outputs, batch, *, params, start, meta, step):
+        assert set(meta) == {"params", "rule"} and step.dtype == jnp.int32
+        distance = sum(jnp.square(a - b).sum() for a, b in zip(*map(jax.tree.leaves, (params, start))))
+        return jmeta.mean_squared_error(outputs, batch) + 0.8 * distance / 2
+
+    adapter = jmeta.gradient_adapter(network, proximal, jmeta.sgd(0.1), 3, adapted=["w"], order=order)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
+    support = jmeta.Batch(x, x @ jnp.array([2.0, -1.0]))
+    meta, state = adapter.init(jax.random.key(0), x)
+
+    def adapted(start):
+        after = {"params": meta["params"] | {"w": start}, "rule": meta["rule"]}
+        return adapter.adapt(after, state, support, None, train=True)[0].params["w"]
+
+    start = jnp.array([0.5, 0.25])
+    hessian = 2 * x.T @ x / 4
+    w, slope = start, jnp.eye(2)
+    for _ in range(3):
+        w = w - 0.1 * (hessian @ (w - jnp.array([2.0, -1.0])) + 0.8 * (w - start))
+        slope = slope - 0.1 * ((hessian + 0.8 * jnp.eye(2)) @ slope - 0.8 * jnp.eye(2))
+    np.testing.assert_allclose(adapted(start), w, rtol=1e-12)
+    expected = jnp.eye(2) if order == "first" else slope
+    np.testing.assert_allclose(jax.jacrev(adapted)(start), expected, rtol=1e-10)
+
+
+def test_targets_may_be_any_pytree_with_a_mask():
+    network = jmeta.from_pair(lambda key, x: jnp.ones(x.shape[1]), lambda params, x: x @ params)
+    for y in (None, {"low": jnp.zeros(4), "high": jnp.ones(4)}):
+        loss = lambda outputs, batch: jnp.square(outputs).mean()  # noqa: E731
+        adapter = jmeta.gradient_adapter(network, loss, jmeta.sgd(0.1), 2)
+        batch = jmeta.Batch(jnp.ones((4, 3)), y, jnp.ones(4))
+        task = jmeta.Task(batch, batch)
+        learner = jmeta.learner(adapter, loss, optax.sgd(0.1))
+        state = learner.init(jax.random.key(0), task)
+        _, metrics = learner.step(state, jax.tree.map(lambda leaf: leaf[None], task))
+        assert np.isfinite(metrics["loss"]).all()
+        assert jmeta.predict(adapter, state, batch, batch.x).shape == (4,)

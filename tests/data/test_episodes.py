@@ -208,3 +208,19 @@ def test_rotations_ask_for_squares_and_enough_classes():
         episodes(pictures(3, 4, width=2), way=2, shot=1, query=1, rotations=True)
     with pytest.raises(ValueError, match="there are 3; lower way or use rotations=True"):
         episodes(pictures(3, 4), way=5, shot=1, query=1)
+
+
+def test_settings_and_rows_that_do_not_fit_the_examples():
+    data = pictures(4, 3)
+    size = {"way": 2, "shot": 1, "query": 1}
+    with pytest.raises(ValueError, match="mean has 3 numbers, these examples are"):
+        episodes(data, **size, mean=(0.1, 0.2, 0.3))
+    episodes(data, **size, mean=(0.5,), std=2.0)
+    with pytest.raises(ValueError, match=r"rows 0..11, there are 11 examples"):
+        episodes(data._replace(examples=data.examples[:11]), **size)
+    with pytest.raises(ValueError, match="the smallest of 0 examples"):
+        episodes(data._replace(counts=data.counts * 0), **size)
+    fetch = lambda data, key, classes, number: data  # noqa: E731
+    own = episodes_from(fetch, data.examples, classes=4, shape=(3, 3, 1), **size)
+    with pytest.raises(ValueError, match=r"fetch returned .* expected \[2, 2, ...\]"):
+        own(jax.random.key(0))

@@ -177,6 +177,21 @@ def test_random_damage_changes_nothing(tmp_path, source, name, place, bits, trun
     assert_same(load(source, tmp_path / "cache")[0])
 
 
+def test_examples_of_another_size_are_not_read(tmp_path, source, monkeypatch):
+    examples = entry_of(source, tmp_path / "cache") / "examples.npy"
+    os.truncate(examples, 2**33)
+    sizes, checksum = [], cache_module._checksum
+
+    def record(entry, *rest):
+        sizes.append((entry / "examples.npy").stat().st_size)
+        return checksum(entry, *rest)
+
+    monkeypatch.setattr(cache_module, "_checksum", record)
+    loaded, built = load(source, tmp_path / "cache")
+    assert built and sizes and max(sizes) < 1000
+    assert_same(loaded)
+
+
 def test_an_entry_is_not_used_for_data_that_would_not_load_any_more(tmp_path, source):
     entry_of(source, tmp_path / "cache")
     (source / "c").mkdir()  # an empty class folder

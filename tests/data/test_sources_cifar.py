@@ -95,6 +95,9 @@ def test_damaged_and_foreign_archives(tmp_path, small):
         dataset("cifar_fs", data_dir=tmp_path)
     with one_line("never loaded", "cifar-100-binary.tar.gz"):
         dataset("cifar_fs", data_dir=tmp_path / "cifar-100-python.tar.gz", cache=False)
+    (tmp_path / "cifar100.zip").mkdir()
+    with one_line("no image found", tmp_path / "cifar100.zip"):
+        dataset("cifar_fs", data_dir=tmp_path, cache=False)
     path = tmp_path / "cifar-100-binary.tar.gz"
     write_tar(path, binary())
     path.write_bytes(path.read_bytes()[:50000])

@@ -8,6 +8,7 @@ import pytest
 from source_helpers import one_line, write_zip
 
 from jmeta.data.datasets import dataset
+from jmeta.data.errors import DataError
 from jmeta.data.sources import features
 
 
@@ -57,6 +58,12 @@ def test_unfit_features(tmp_path):
     np.savez(path, x=arrays["x"][:3], y=arrays["y"])
     with one_line("differ in length", path):
         dataset("features", data_dir=tmp_path)
+    np.savez(path, x=arrays["x"], y=arrays["y"] / 2)
+    with one_line("y is an array of type 'float64'", path, "expected integers or names"):
+        dataset("features", data_dir=path)
+    np.savez(path, split=arrays["y"], **arrays)
+    with one_line("split is an array of type 'int64'", path, "expected names"):
+        dataset("features", data_dir=path)
     np.savez(path, x=np.full((6, 2), np.nan), y=arrays["y"])
     with one_line("NaN", path):
         dataset("features", data_dir=tmp_path)
@@ -114,6 +121,9 @@ def test_array_split_in_any_spelling(tmp_path):
     np.savez(tmp_path / "all.npz", split=np.repeat([b"Meta-Train", b"VALID", b"novel"], 2), **arrays)
     data = dataset("features", data_dir=tmp_path)
     assert data.info.classes == {"train": ("cat",), "validation": ("dog",), "test": ("é",)}
+    names = {"x": arrays["x"], "y": np.repeat(["cat", "dog", "é"], 2).astype(">U3")}
+    np.savez(tmp_path / "all.npz", split=np.repeat(["train", "val", "test"], 2), **names)
+    assert dataset("features", data_dir=tmp_path).info.classes == data.info.classes
     np.savez(tmp_path / "all.npz", split=np.repeat(["train", "val", "unlabeled"], 2), **arrays)
     with one_line("split 'unlabeled' is not understood", tmp_path / "all.npz"):
         dataset("features", data_dir=tmp_path)
@@ -134,6 +144,14 @@ def header(text):
     return b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw
 
 
+def beyond(point):
+    """Names, one of them with that code point."""
+    names = np.array(SPLIT)
+    names.view(np.uint32)[1] = point
+    return names
+
+
+SPLIT = np.repeat(["train", "validation", "test"], 2)
 X, Y = npy(np.zeros((6, 2))), npy(np.repeat(np.arange(3), 2))
 CLAIM = "{'descr': '<f8', 'fortran_order': False, 'shape': %s}"
 DAMAGED = {
@@ -150,13 +168,38 @@ DAMAGED = {
     "one name twice": {"x.npy": X, "x": X, "y.npy": Y},
     "labels that are floats": {"x.npy": X, "y.npy": npy(np.arange(6.0))},
     "labels of two axes": {"x.npy": X, "y.npy": npy(np.zeros((6, 1), int))},
+    "labels of many values each": {"x.npy": X, "y.npy": npy(np.zeros((6, 300, 2), np.float16))},
+    "labels that are records": {"x.npy": X, "y.npy": npy(np.zeros(6, [("a" * 5000, "f4")]))},
+    "labels of an array in each": {"x.npy": X, "y.npy": npy(np.full(6, "a" * 5000)), "split.npy": npy(SPLIT)},
+    "splits of two axes": {"x.npy": X, "y.npy": Y, "split.npy": npy(SPLIT[:, None])},
+    "splits that are numbers": {"x.npy": X, "y.npy": Y, "split.npy": npy(np.zeros(6))},
+    "splits with a character beyond Unicode": {"x.npy": X, "y.npy": Y, "split.npy": npy(beyond(0x110000))},
+    "one that would wrap around": {"x.npy": X, "y.npy": npy(beyond(0x0801F600))},
+    "one in the other order of bytes": {"x.npy": X, "y.npy": npy(beyond(0x110000).astype(">U10"))},
+    "a header of fewer numbers": {"x.npy": X.replace(b"(6, 2)", b"(6, 1)"), "y.npy": Y},
+    "a header of smaller numbers": {"x.npy": X, "y.npy": Y.replace(b"<i8", b"|u1")},
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damage_is_one_line_that_names_the_file(tmp_path, name):
     path = write_zip(tmp_path / "all.npz", DAMAGED[name])
-    with one_line(path):
+    with pytest.raises(DataError) as caught:
+        dataset("features", data_dir=path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and len(message) < 400 + len(str(path))
+
+
+def test_a_member_is_read_to_its_checksum(tmp_path):
+    path = tmp_path / "all.npz"
+    np.savez(path, **vectors([0, 0, 1, 1, 2, 2]))
+    raw = path.read_bytes()
+    place = raw.index(b"'shape': (6, 4)")
+    path.write_bytes(raw[:place] + b"'shape': (6, 3)" + raw[place + 15 :])
+    with one_line("Bad CRC-32", path):
+        dataset("features", data_dir=path)
+    path.write_bytes(raw[: place + 200] + b"?" + raw[place + 201 :])
+    with one_line("Bad CRC-32", path):
         dataset("features", data_dir=path)
 
 

@@ -129,3 +129,9 @@ def test_real_data(name, first, monkeypatch):
     assert labels[:4].tolist() == first
     data = dataset(name, data_dir=folder)
     assert data.splits["test"].counts.sum() == 10_000 and data.splits["train"].examples.max() == 255
+
+
+def test_prepared_data_without_an_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "read_prepared", lambda *_, **__: {})
+    with one_line("no image found in train", tmp_path):
+        mnist._from_prepared(tmp_path, "mnist", "train")

@@ -81,6 +81,11 @@ def test_missing_damaged_and_incomplete(tmp_path, small, monkeypatch):
     background, evaluation = drawings()
     with one_line("omniglot: no data found", tmp_path, "images_background.zip and images_evaluation.zip"):
         dataset("omniglot", data_dir=tmp_path)
+    for part in IMAGE_SETS:
+        write_zip(tmp_path / f"{part}.zip", {})
+    with one_line("no image found", *(tmp_path / f"{part}.zip" for part in IMAGE_SETS)):
+        dataset("omniglot", data_dir=tmp_path, cache=False)
+    (tmp_path / "images_evaluation.zip").unlink()
     write_zip(tmp_path / "images_background.zip", background)
     with one_line("images_evaluation.zip is missing", tmp_path):
         dataset("omniglot", data_dir=tmp_path)

@@ -3,6 +3,7 @@ import json
 import pytest
 from source_helpers import one_line
 
+from jmeta.data.errors import DataError
 from jmeta.data.sources.stated import divide_by_folders, read_split_file
 
 LISTS = {"train": ["a", "b"], "val": ["c"], "test": ["4"]}
@@ -51,6 +52,22 @@ def test_split_files_that_are_understood(tmp_path, content):
 def test_split_files_that_are_refused(tmp_path, content, message):
     with one_line(message, tmp_path / "split.json"):
         read(tmp_path / "split.json", content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {**LISTS, "k" * 9000: ["b"]},
+        {**LISTS, "train": ["z" * 9000]},
+        {**LISTS, "train": [["z" * 9000] * 9000]},
+        {**LISTS, "train": [{"z": [[[["z" * 9000]]]] * 9000}]},
+        {**LISTS, "train": ["a"] * 2 + ["z" * 9000]},
+    ],
+)
+def test_long_values_are_shortened_in_messages(tmp_path, content):
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "split.json", content, ["a", "b", "c", "4", "c" * 9000])
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
 def test_split_files_that_cannot_be_read(tmp_path):

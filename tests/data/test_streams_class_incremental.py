@@ -40,5 +40,17 @@ def test_labels_of_a_continual_task_are_random():
 def test_what_a_continual_task_asks_of_its_episodes():
     with pytest.raises(ValueError, match="a slot for each subtask"):
         continual_few_shot(numbered_episodes(), subtasks=3, slots=2)
-    with pytest.raises(ValueError, match="expected fixed episodes of way 4"):
-        continual_few_shot(numbered_episodes(), subtasks=4, slots=5)(jax.random.key(0))
+    with pytest.raises(ValueError, match="subtasks=4 of episodes of way 2; expected a class for each"):
+        continual_few_shot(numbered_episodes(way=2), subtasks=4, slots=5)
+    with pytest.raises(ValueError, match="some of them padding; expected fixed episodes of way 3"):
+        continual_few_shot(numbered_episodes(way=3, min_shot=1), subtasks=3, slots=5)(jax.random.key(0))
+
+
+@pytest.mark.parametrize("way, subtasks", [(4, 2), (2, 4), (3, 3)])
+def test_ones_own_episodes_of_another_way_have_no_labels(way, subtasks):
+    """Their number of examples divides, but labels would be those of a clamped index."""
+    draw = numbered_episodes(way=way, shot=2, query=2)
+    own = jax.tree_util.Partial(lambda key: draw(key))
+    task = jax.jit(continual_few_shot(own, subtasks=subtasks, slots=5))(jax.random.key(0))
+    for labels in (task.support.y, task.query.y):
+        assert (labels >= 0).all() if way == subtasks else (labels == -1).all()

@@ -33,6 +33,10 @@ def test_a_delay_longer_than_the_stream():
     assert delayed(jnp.arange(3), 5).tolist() == [-1, -1, -1]
     with pytest.raises(ValueError, match="delay=0"):
         online_few_shot(numbered_episodes(), delay=0)
+    draw = numbered_episodes(way=2, shot=1, query=1)
+    with pytest.raises(ValueError, match="delay=4 for a stream of 4 steps; no label would arrive"):
+        jax.jit(online_few_shot(draw, delay=4))(jax.random.key(0))
+    assert (online_few_shot(draw, delay=3)(jax.random.key(0)).feedback >= 0).sum() == 1
 
 
 def test_padding_comes_after_the_stream_and_feeds_nothing_back():

@@ -88,3 +88,47 @@ def test_sizes_that_cannot_be(sizes, message):
     maps = mnist.permutations(jax.random.key(0), tasks=2)
     with pytest.raises(ValueError, match=message):
         mnist.task_stream(jax.random.key(1), maps, 60, **sizes)
+
+
+def test_a_stream_of_other_images():
+    """Concrete rows, tasks and steps are refused; traced ones have the label -1."""
+    _, _, data = source()
+    maps = mnist.permutations(jax.random.key(0), tasks=2)
+    stream = mnist.task_stream(jax.random.key(1), maps, 4000, samples=50, batch=50)
+    with pytest.raises(ValueError, match=r"rows run from \d+ to \d+; expected 0..59, there are 60 train"):
+        mnist.require_fit(data, stream)
+    y = jax.jit(lambda stream: mnist.batch_at(data, stream, 0, 0))(stream).y
+    np.testing.assert_array_equal(y >= 0, np.asarray(stream.rows[0, 0]) < 60)
+    stream = mnist.task_stream(jax.random.key(1), maps, 60, samples=20, batch=5)
+    mnist.require_fit(data, stream)
+    at = jax.jit(lambda task, step: mnist.batch_at(data, stream, task, step).y)
+    test_at = jax.jit(lambda task, rows: mnist.test_rows(data, stream, task, rows).y)
+    for task, step in ((2, 0), (0, 4)):
+        assert (at(task, step) == -1).all()
+        with pytest.raises(ValueError, match=f"is {max(task, step)}; expected 0..{1 if task else 3}"):
+            mnist.batch_at(data, stream, task, step)
+    assert test_at(1, jnp.array([0, 19, 20])).tolist() == [*data.test_y[jnp.array([0, 19])].tolist(), -1]
+    assert (test_at(2, jnp.arange(3)) == -1).all()
+    with pytest.raises(ValueError, match="rows is 20; expected 0..19, there are 20 test images"):
+        mnist.test_rows(data, stream, 0, jnp.array([20]))
+
+
+def test_maps_and_splits_of_other_sizes():
+    pixels, labels, data = source()
+    stream = mnist.task_stream(
+        jax.random.key(1), mnist.permutations(jax.random.key(0), pixels=100), 60, samples=5, batch=5
+    )
+    with pytest.raises(ValueError, match="maps of 100 pixels for images of 784"):
+        mnist.batch_at(data, stream, 0, 0)
+    train, test = (from_arrays(x, y) for x, y in zip(pixels, labels))
+    small = test._replace(examples=test.examples[:, ::2, ::2])
+    with pytest.raises(ValueError, match=r"images \[28, 28, 1\] to train and 10 of \[14, 14, 1\] to test"):
+        mnist.pixel_rows(train, small)
+    fewer = test._replace(offsets=test.offsets[:9], counts=test.counts[:9])
+    with pytest.raises(ValueError, match="10 classes .* to train and 9 of"):
+        mnist.pixel_rows(train, fewer)
+    halves = train._replace(offsets=train.offsets[5:], counts=train.counts[5:])
+    data = mnist.pixel_rows(halves, halves)  # whose rows are not the first ones
+    np.testing.assert_array_equal(data.train_x[0], train.examples[train.offsets[5]].ravel())
+    with pytest.raises(ValueError, match="permutations: tasks=0"):
+        mnist.permutations(jax.random.key(0), tasks=0)

@@ -116,3 +116,19 @@ def test_what_cannot_be_is_said():
         osaka.timeline(jax.random.key(0), steps=3, stay=1.5)
     with pytest.raises(ValueError, match="expected more than 10"):
         osaka.pretraining_episodes(classes(4, 0, per_class=10), [0, 1], way=2, shot=1, query=1)
+    with pytest.raises(ValueError, match="classes is 4; expected 0..3"):
+        osaka.pretraining_episodes(classes(4, 0), [4], way=1, shot=1, query=1)
+
+
+def test_a_step_of_more_classes_or_beyond_the_timeline():
+    """Refused if it can be seen, else of no finite pixel."""
+    data = osaka.domains([classes(6, 0)], (1.0,))
+    line = osaka.timeline(jax.random.key(0), steps=3, stay=0.5)
+    with pytest.raises(ValueError, match="way=7; expected at most the 6 classes"):
+        osaka.shown_at(data, line, 0, way=7, shot=1)
+    with pytest.raises(ValueError, match="step is 3; expected 0..2, a timeline of 3 steps"):
+        osaka.shown_at(data, line, 3, way=2, shot=1)
+    show = jax.jit(osaka.shown_at, static_argnames=("way", "shot"))
+    assert np.isnan(show(data, line, 0, way=7, shot=1).batch.x).all()
+    assert np.isnan(show(data, line, 3, way=2, shot=1).batch.x).all()
+    assert np.isfinite(show(data, line, 2, way=6, shot=1).batch.x).all()

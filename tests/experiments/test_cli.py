@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
-from experiments import comln, few_shot, flags, maml
-from experiments.cli import help_text, launch, parse, unused_flags
+from experiments import comln, continual, few_shot, flags, maml, reproduce, supervised
+from experiments.arguments import matching, near_names
+from experiments.cli import launch, parse, unused_flags
 from experiments.errors import UsageError, as_flags
-from experiments.flags import Flag
+from experiments.flags import Flag, whole_number
+from experiments.help import WIDTH, help_text, short_help_text
+from experiments.preset_list import list_presets, pattern_of
 from experiments.settings import Experiment, parse_drops
 from experiments.workdir import default_workdir, run_identity, strict, write_json
 from jmeta import registry
@@ -20,7 +23,7 @@ TOY = Experiment(
     summary="A toy.",
     flags=flags.pick("steps", "seed", "shot", "workdir", "preset", "data_dir", defaults={"steps": 7},
                      when={"shot": (flags.Unless("color", ("red",), "toys have no shots"),)})
-    | {"color": Flag("enum", "red", "a color", ("red", "blue"))},
+    | {"color": Flag("enum", "red", "a color", ("red", "blue")), "loud": Flag("boolean", False, "a sound")},
     main=lambda run: 0,
     presets={"table1": {"steps": 100, "color": "blue"}},
 )  # fmt: skip
@@ -55,12 +58,23 @@ def test_explicit_flags_go_before_the_preset_and_that_before_defaults():
         (["--color=green"], "green"),
         (["extra"], "unexpected argument 'extra'"),
         (["--preset=table9"], "no such preset"),
+        (["--preset=tabel1"], "did you mean table1?"),
+        (["--preset="], "--preset= is empty"),
+        (["--workdir= "], "is empty"),
+        (["--colour=red"], "--colour: no such flag; --help lists the flags; did you mean --color?"),
+        (["--color=bleu"], "expected one of red, blue; did you mean blue?"),
+        (["--steps=1.5"], "--steps=1.5; expected a whole number"),
+        (["--steps=1e30"], "--steps=1e30; expected a whole number"),
+        (["--seed=\u0663"], "expected a whole number"),
+        (["--loud=maybe"], "--loud=maybe; expected true or false (--loud, --noloud)"),
+        (["--noloud=1"], "does not take an argument"),
+        (["--steps"], "Missing value"),
         (["--shot=2"], "toys have no shots"),
         (["--steps=-1"], "--steps=-1; expected at least 0"),
     ],
 )
 def test_a_bad_command_line_is_one_line_and_exit_2(arguments, message, capsys):
-    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
+    with pytest.raises(UsageError, match=re.escape(message)):
         parsed(*arguments)
     assert exit_status(TOY, *arguments) == 2
     printed = capsys.readouterr()
@@ -133,6 +147,9 @@ def test_the_library_speaks_of_arguments_and_an_entry_point_of_flags(capsys):
     assert say("with data_dir or JMETA_DATA") == "with --data_dir or JMETA_DATA"
     assert say("allow the download with download=True") == "allow the download with --download"
     assert say("lower way or use rotations=True") == "lower way or use --rotations"
+    assert say("seed is 3 now and 0 there; way is 5 now and 2 there") == (
+        "--seed is 3 now and 0 there; --way is 5 now and 2 there"
+    )
     assert say("image_size is 3, horizon=2.0") == "--image_size is 3, --horizon=2.0"
     for untouched in ("--data_dir=x", "/tmp/data_dir/x", "log_horizon is nan", "the seed of a split",
                       "--grid=image_size=3,solver_steps=1:2", "each of 'image_size'"):  # fmt: skip
@@ -151,7 +168,7 @@ def test_help_explains_the_choices_that_are_left():
     text = help_text(comln.EXPERIMENT)
     assert "sinusoid" not in text and "per_step" not in text
     text = help_text(maml.EXPERIMENT)
-    assert "\n      per_step: running averages of each inner step\n" in text
+    assert "per_step: running averages of each inner step\n" in text
 
 
 def test_learning_rate_drops():
@@ -163,9 +180,9 @@ def test_learning_rate_drops():
 
 @pytest.mark.parametrize("experiment", [comln.EXPERIMENT, maml.EXPERIMENT, few_shot.EXPERIMENT])
 def test_every_preset_parses_and_every_flag_is_explained(experiment):
-    text = help_text(experiment)
+    text = " ".join(help_text(experiment).split())
     for name, flag in experiment.flags.items():
-        assert f"--{name}: " in text and re.sub(r" \[[^]]*\]$", "", flag.help) in text
+        assert re.search(rf"--(\[no\])?{name}\b", text) and re.sub(r" \[[^]]*\]$", "", flag.help) in text
     for name, values in experiment.presets.items():
         settings = parse(experiment, [experiment.name, f"--preset={name}"])
         assert {flag: getattr(settings, flag) for flag in values} == values
@@ -237,7 +254,98 @@ def test_help_imports_neither_jax_nor_the_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--horizon" in done.stdout and "table2_mini_imagenet_conv4_1shot" in done.stdout
+    assert "--horizon" in done.stdout and "table2_mini_imagenet_conv4_1shot" not in done.stdout
+    assert "--preset=list" in done.stdout
+
+
+def test_a_run_says_what_it_is_before_it_imports_jax():
+    code = (
+        "import sys\nfrom experiments.comln import EXPERIMENT\nfrom experiments.cli import launch\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'jax':\n            print('import jax', file=sys.stderr, flush=True)\n"
+        "            sys.exit(0)\n"
+        "sys.meta_path.insert(0, Finder())\nlaunch(EXPERIMENT, ['comln', '--workdir=w'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines() == [
+        "experiments.comln: comln on glyphs 5-way 1-shot, seed 0", "workdir w; loading jax", "import jax",
+    ]  # fmt: skip
+
+
+def test_help_has_headings_and_the_values_in_force():
+    text = help_text(continual.EXPERIMENT, {"algorithm": "mer"})
+    headings = re.findall(r"^([A-Z].*):$", text, re.MULTILINE)
+    assert headings == ["Algorithm", "Data", "Network", "Stream and method", "Learning", "Running"]
+    assert "--within=0.01 " in text and "--inner_rate" not in text
+    assert "flags that mer does not have are left out" in " ".join(text.split())
+    undecided = " ".join(help_text(continual.EXPERIMENT).split())
+    assert "[0.3 for la_maml; 0.1 for la_maml_sync]" in undecided
+    preset = {"preset": "table2_mini_imagenet_resnet12_5shot"}
+    assert "--backbone=resnet12" in help_text(comln.EXPERIMENT, preset)
+    assert not re.search(r"outer|inner loop|log T", help_text(supervised.EXPERIMENT).lower())
+    assert "--within" in short_help_text(continual.EXPERIMENT)
+
+
+@pytest.mark.parametrize("name", [*reproduce.EXPERIMENTS, "reproduce"])
+def test_help_and_presets_fit_80_columns_with_no_doubled_brackets(name):
+    experiment = reproduce.EXPERIMENTS.get(name, reproduce.EXPERIMENT)
+    text = help_text(experiment)
+    lines = [*text.splitlines(), *short_help_text(experiment).splitlines(), *list_presets(experiment)]
+    assert max(map(len, lines)) <= WIDTH
+    assert "] [" not in " ".join(text.split())
+    printed = " ".join(lines)
+    assert all(preset in printed for preset in experiment.presets)
+
+
+def test_help_is_never_refused(capsys):
+    assert exit_status(TOY, "--help", "--color=green") == 0
+    printed = capsys.readouterr()
+    assert "--color=red" in printed.out and "expected one of red, blue" in printed.err
+    assert exit_status(TOY, "--color=blue", "--helpshort") == 0
+    assert exit_status(TOY, "--preset=table1", "--help") == 0
+    assert "--steps=100" in capsys.readouterr().out
+
+
+def test_presets_are_listed_with_the_numbers_of_their_rows():
+    lines = list_presets(comln.EXPERIMENT, "table5*")
+    assert [line.split() for line in lines if "table5_" in line] == [
+        "COMLN 50.39 +- 0.63 table5_1shot".split(), "COMLN 70.06 +- 0.52 table5_5shot".split(),
+    ]  # fmt: skip
+    assert lines[0].startswith("Deleu et al.") and "Table 5: " in lines[1] and "accuracy in %" in lines[1]
+    streams = "\n".join(list_presets(reproduce.EXPERIMENTS["online_few_shot"]))
+    assert re.search(r"CL\+LSTM +96.80 \+- 0.57 +table2_cl_lstm_first", streams)
+    assert re.search(r"CNN-F\+LSTM \(pre-trained\) +89.10", streams)
+    osaka = "\n".join(list_presets(reproduce.EXPERIMENTS["osaka"]))
+    assert re.search(r"c_maml +table6_stay98_c_maml_plain", osaka)  # the paper has no such row
+    assert list_presets(comln.EXPERIMENT, "zzz") == []
+
+
+def test_a_preset_may_be_a_pattern(capsys):
+    assert [pattern_of(text) for text in (None, "a", "list", "list:", "list:b", "a*")] == [
+        None, None, "*", "*", "b", "a*",
+    ]  # fmt: skip
+    for wish in ("list", "list:tab", "table*"):
+        assert exit_status(TOY, f"--preset={wish}") == 0
+        assert "table1" in capsys.readouterr().out
+    assert exit_status(TOY, "--preset=tabel*") == 2
+    assert "did you mean table1?" in capsys.readouterr().err
+
+
+def test_near_names():
+    names = ["table1_a", "table2_a", "small", "steps", "inner_lr"]
+    assert near_names("tabel2", names) == ["table2_a"] and near_names("lr", names) == ["inner_lr"]
+    assert near_names("stesp", names) == ["steps"] and near_names("zzz", names) == []
+    assert matching("2_", names) == ["table2_a"] and matching("T*_a", names) == ["table1_a", "table2_a"]
+
+
+def test_numbers_in_other_notations():
+    assert (parsed("--steps=1e3").steps, parsed("--steps=1000.0").steps) == (1000, 1000)
+    assert whole_number("9007199254740993") == 9007199254740993  # 2**53 + 1, no float
+    assert parsed("--loud").loud and not parsed("--noloud").loud
+    for text in ("\u0662:0.1", "2:\u0660.1", "1_0:0.1"):
+        with pytest.raises(UsageError, match="expected step:rate"):
+            parse_drops(text)
 
 
 def test_settings_are_plain_values_and_immutable():
@@ -304,4 +412,4 @@ def test_a_few_shot_algorithm_runs_with_the_defaults_of_its_factory(algorithm):
 
 # Settings whose defaults are by algorithm: a default row has them.
 ROW_SETS = ("learning_rate", "inner_lr", "inner_steps", "filters", "hidden", "modulator_filters", "order",
-            "clip_norm", "slots", "samples", "shot")  # fmt: skip
+            "clip_norm", "slots", "samples", "shot", "adapt_batch")  # fmt: skip

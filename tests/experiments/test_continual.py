@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from results_schema import check_results
 
 from experiments import continual, streams
 from experiments.cli import parse, unused_flags
@@ -113,7 +114,10 @@ def run(small_mnist, monkeypatch, capsys, enable_x64):
         with enable_x64(False):
             status = start(continual.EXPERIMENT, settings)
         out = capsys.readouterr().out.strip().splitlines()
-        return status, json.loads(out[-1]) if out else None
+        results = json.loads(out[-1]) if out else None
+        if results:
+            check_results(results)
+        return status, results
 
     return call
 

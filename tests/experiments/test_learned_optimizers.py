@@ -199,8 +199,8 @@ def test_a_test_task_that_overflowed_counts_as_the_largest_loss_if_updates_are_s
         run = runner.Run(settings, learned_optimizers.EXPERIMENT, None, {}, None)
         return run._test(None, None, None, 3)
 
-    by_seed = summarize_tasks(measure(True), seeds=2)["seeds"]["squared_error"]
-    assert by_seed["median"] == [2.0, 2.0] and by_seed["of_medians"]["mean"] == 2.0
+    error = summarize_tasks(measure(True), seeds=2)["metrics"]["squared_error"]
+    assert error["of_medians"] == {"mean": 2.0, "median": 2.0, "ci95": 0.0}
     with pytest.raises(NonFiniteError, match="squared_error is nan on 1 of 6 tasks, first on task 0, seed 1"):
         measure(False)
 
@@ -211,10 +211,10 @@ def test_the_study_leaves_out_a_point_that_fails_and_one_that_is_not_whole(monke
         if preset == "figure3_3_turtle":
             return 3
         steps = int(dict(flag.split("=") for flag in flags)["--steps"])
-        by_seed = {"mean": [0.4, 0.6], "of_medians": {"mean": 0.3, "ci95": 0.1, "median": 0.3}}
+        error = {"mean": 0.5, "ci95": 1.3, "of_medians": {"mean": 0.3, "ci95": 0.1, "median": 0.3}}
         results = {
             "steps": steps - (preset == "figure3_3_fomaml"),
-            "eval": {"seeds": {"squared_error": by_seed}},
+            "eval": {"metrics": {"squared_error": error}},
             "best": {"metrics": {"squared_error": [0.5, 0.7]}},
             "train": {"seconds": 1.0},
         }

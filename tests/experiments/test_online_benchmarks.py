@@ -54,7 +54,7 @@ def test_a_training_step_is_timed(tmp_path, capsys):
     ("flag", "message"),
     [("--torch_python=/nonexistent", "--torch_python=/nonexistent: No such file"),
      ("--torch_python=/bin/true", "--torch_python=/bin/true cannot run"),
-     ("--image_size=6", "images of 6x6; expected at least 8x8"),
+     ("--image_size=6", "images of 6x6 leave no feature; expected at least 8x8"),
      ("--rounds=0", "--rounds=0; expected at least 1")],
 )  # fmt: skip
 def test_unusable_flags_are_named(flag, message, monkeypatch):

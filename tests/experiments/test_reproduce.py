@@ -18,7 +18,7 @@ from experiments.workdir import is_finished
 from jmeta import registry
 from jmeta.data.source import Dataset, DatasetInfo
 from jmeta.data.sources.mnist import FILES
-from jmeta.report.published import papers, row_for
+from jmeta.report.published import in_fractions, papers, row_for
 
 TINY = (
     "--dataset=glyphs --way=3 --query=2 --filters=4 --steps=2 --eval_every=2 --validation_tasks=4 "
@@ -41,7 +41,7 @@ def test_a_row_is_tested_from_the_row_it_names(run_experiment, tmp_path):
     assert "starts from table3_1_cub_1shot_meta_lstm, which is not finished" in done.stderr
     assert f"{tested}: without --steps=2, --eval_only trains nothing" in done.stderr
     results = json.loads((tmp_path / trained / "results.json").read_text())
-    of_medians = results["eval"]["seeds"]["accuracy"]["of_medians"]
+    of_medians = results["eval"]["metrics"]["accuracy"]["of_medians"]
     assert found[trained]["metrics"]["accuracy"]["mean"] == pytest.approx(100 * of_medians["mean"])
     for name in found:  # the same parameters on the same test tasks
         assert json.loads((tmp_path / name / "results.json").read_text())["eval"] == results["eval"]
@@ -75,13 +75,13 @@ def test_a_run_is_finished_with_all_its_steps(tmp_path):
 
 
 def test_rows_are_in_the_papers_unit_and_statistic():
-    of_tasks, of_medians = {"mean": 0.47, "median": 0.47, "ci95": 0.01}, {"mean": 0.475, "ci95": 0.02}
+    of_tasks = {"mean": 0.47, "median": 0.47, "ci95": 0.01, "unit": "fraction"}
+    of_medians = {"mean": 0.475, "ci95": 0.02}
     results = {
         "experiment": "learned_optimizers", "steps": 3, "train": {"seconds": 1.0},
-        "published": row_for("cub", "TURTLE", "conv4", 5, 1, paper="turtle"),
-        "eval": {"metrics": {"loss": of_tasks | {"mean": "nan"}, "accuracy": of_tasks},
-                 "seeds": {"loss": {"of_medians": {"mean": "nan", "ci95": 1.0}},
-                           "accuracy": {"of_medians": of_medians}}},
+        "published": in_fractions(row_for("cub", "TURTLE", "conv4", 5, 1, paper="turtle")),
+        "eval": {"metrics": {"loss": of_tasks | {"mean": "nan", "of_medians": {"mean": "nan", "ci95": 1.0}},
+                             "accuracy": of_tasks | {"of_medians": of_medians}}},
     }  # fmt: skip
     row = rows.summarize_row(results)
     assert row["metrics"] == {"accuracy": pytest.approx({"mean": 47.5, "ci95": 2.0})}
@@ -171,7 +171,7 @@ def test_a_table_is_run_by_its_name(run_experiment, tmp_path):
         (["--list", "--table=comln/2"], "give one of"),
         (["--table=comln/7"], "no such table"),
         (["--table=comln/figure1"], "nothing to run"),
-        (["--table=sparse_maml/1"], "not built yet"),
+        (["--table=efficientlab/1"], "not built yet"),
         (["--table=comln/figure3"], "python -m experiments.benchmarks.comln_scaling"),
         (["--table=comln/5", "--rows=table2_*"], "none of table5_1shot, table5_5shot"),
         (["--experiment=nothing"], "no such entry point"),

@@ -52,6 +52,73 @@ def test_linen_draws_noise_only_with_a_key():
     np.testing.assert_array_equal(noisy, model.apply(params, state, X, train=True, key=jax.random.key(1))[0])
 
 
+@pytest.mark.parametrize("mode", ["train", "training", "is_training", "use_running_average"])
+def test_linen_modes_have_several_names(mode):
+    class Named(nn.Module):
+        def normalize(self, x, average):
+            return nn.BatchNorm(use_running_average=average, momentum=0.8, name="norm")(x)
+
+    calls = {
+        "train": lambda self, x, train: self.normalize(x, not train),
+        "training": lambda self, x, training=False: self.normalize(x, not training),
+        "is_training": lambda self, x, *, is_training: self.normalize(x, not is_training),
+        "use_running_average": lambda self, x, use_running_average: self.normalize(x, use_running_average),
+    }
+    model = from_linen(type("Named", (Named,), {"__call__": nn.compact(calls[mode])})())
+    params, state = model.init(jax.random.key(0), X)
+    (trained, updated), (evaluated, same) = (model.apply(params, state, X, train=on) for on in (True, False))
+    np.testing.assert_allclose(trained.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(evaluated, X, rtol=1e-4)
+    assert same is state and not np.allclose(updated["batch_stats"]["norm"]["mean"], 0)
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dropout(0.5, deterministic=not train)(nn.Dense(5)(x))
+
+
+def test_dropout_that_follows_the_mode_is_off_without_a_key():
+    model = from_linen(Dropping())
+    params, state = model.init(jax.random.key(0), X)
+    quiet, _ = model.apply(params, state, X, train=True)
+    np.testing.assert_array_equal(quiet, model.apply(params, state, X, train=False)[0])
+    noisy, _ = model.apply(params, state, X, train=True, key=jax.random.key(1))
+    assert (noisy == 0).any() and not (quiet == 0).any()
+
+
+class Fixed(nn.Module):
+    part: nn.Module
+
+    @nn.compact
+    def __call__(self, x):
+        return self.part(x)
+
+
+class OnlyDeterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic):
+        return nn.BatchNorm(use_running_average=deterministic)(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (
+            Fixed(nn.BatchNorm(use_running_average=True)),
+            "Fixed has batch statistics, but its __call__.*`train`",
+        ),
+        (Fixed(nn.Dropout(0.5, deterministic=True)), "Fixed has dropout, but"),
+        (Fixed(nn.Dropout(0.5, deterministic=False)), "Fixed has dropout, but"),
+        (nn.Sequential([nn.Dense(3), nn.BatchNorm(use_running_average=False)]), "Sequential has batch stat"),
+        (OnlyDeterministic(), "OnlyDeterministic has batch statistics"),
+    ],
+)
+def test_linen_modules_whose_mode_cannot_be_found(module, words):
+    with pytest.raises(ValueError, match=words):
+        from_linen(module).init(jax.random.key(0), X)
+
+
 def test_linen_without_options_gets_none():
     model = from_linen(nn.Dense(3))
     params, state = model.init(jax.random.key(0), X)

@@ -3,9 +3,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
+from jmeta.online.batch_buffer import empty_buffer, push_batch
 from jmeta.online.reservoir import add_to_reservoir, draw_from_reservoir, empty_reservoir
+from jmeta.online.task_memory import add_to_task_memory, empty_task_memory
 from jmeta.types import Batch
 
 
@@ -62,3 +65,37 @@ def test_nothing_enters_where_nothing_is_accepted():
     for accept in (False, jnp.asarray(False)):
         after = add_to_reservoir(held, Batch(values, values), jax.random.key(0), accept=accept)
         assert after.seen == 0 and after.x.tolist() == [0, 0]
+
+
+def test_padding_is_not_offered():
+    values, mask = jnp.arange(6, dtype=jnp.int32), jnp.array([1.0, 0, 1, 0, 0, 1])
+    blank = empty_reservoir(4, Batch(values, values))
+    held = add_to_reservoir(blank, Batch(values, values, mask), jax.random.key(0))
+    assert held.seen == 3 and held.y.tolist() == [0, 2, 5, 0]
+    full = add_to_reservoir(held, Batch(values, values, mask), jax.random.key(1))
+    assert full.seen == 6 and set(full.y.tolist()) <= {0, 2, 5}
+
+
+def test_a_ring_of_a_task_keeps_real_examples():
+    values, mask = jnp.arange(6, dtype=jnp.int32), jnp.array([0.0, 1, 0, 1, 0, 1])
+    blank = empty_task_memory(2, 2, Batch(values, values))
+    memory = add_to_task_memory(blank, Batch(values, values, mask), 1)
+    assert memory.seen.tolist() == [0, 2] and memory.y[1].tolist() == [1, 3]
+
+
+def test_examples_unlike_those_of_the_memory():
+    """A target would be cut to an integer, and an image of one pixel repeated, without a word."""
+    batch = Batch(jnp.zeros((2, 3)), jnp.zeros(2, int))
+    reservoir, buffer = empty_reservoir(4, batch), empty_buffer(4, batch)
+    ring = empty_task_memory(1, 4, batch)
+    for other in (batch._replace(y=jnp.array([0.5, 0.7])), batch._replace(x=jnp.zeros((2, 1)))):
+        for add, memory, key in (
+            (add_to_reservoir, reservoir, jax.random.key(0)),
+            (add_to_task_memory, ring, 0),
+        ):
+            with pytest.raises(ValueError, match="the memory holds .* the batch has float"):
+                add(memory, other, key)
+        with pytest.raises(ValueError, match="the memory holds .* the batch has float"):
+            push_batch(buffer, other)
+    with pytest.raises(ValueError, match="the memory holds float"):
+        push_batch(buffer, Batch(batch.x[:1], batch.y))

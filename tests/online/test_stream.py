@@ -85,3 +85,38 @@ def test_continual_metrics_by_hand():
     np.testing.assert_allclose(metrics["retained_accuracy"], 60)
     np.testing.assert_allclose(metrics["backward_transfer_and_interference"], (-30 - 30 + 0) / 3)
     np.testing.assert_allclose(metrics["learning_accuracy"], 80)
+
+
+@pytest.mark.parametrize("name", ["gem", "agem"])
+def test_more_tasks_than_a_memory_has_slots_for(problem, model, name):
+    """Refused where stream and learner meet; NaN if only the traced number of a task says so."""
+    learner = build_online(name, model, tasks=1)
+    with pytest.raises(ValueError, match="task is 1; expected 0..0, a memory of tasks=1"):
+        initial_state(learner, *problem, jax.random.key(2))
+    images, stream = problem
+    first = stream._replace(rows=stream.rows[:1], maps=stream.maps[:1])
+    state = initial_state(learner, images, first, jax.random.key(2))
+    observe = jax.jit(lambda task: observe_task(learner, images, stream, state, task, jax.random.key(3)))
+    (inside, info), (beyond, lost) = observe(0), observe(1)
+    assert np.isfinite(info["loss"]).all() and np.isnan(lost["loss"]).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(inside.params))
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(beyond.params))
+
+
+def test_sizes_that_do_not_fit(problem, model, observed):
+    images, stream = problem
+    learner, state, (_, snapshots, _) = observed
+    many = mnist.task_stream(jax.random.key(1), stream.maps, 4000, samples=8, batch=4)
+    with pytest.raises(ValueError, match="expected 0..29, there are 30 training images; draw .* examples=30"):
+        initial_state(learner, images, many, jax.random.key(2))
+    with pytest.raises(ValueError, match="observe_task: task is 2; expected 0..1"):
+        observe_task(learner, images, stream, state, 2, jax.random.key(3))
+    with pytest.raises(ValueError, match="observe_task: steps run from 0 to 4; expected 0..3"):
+        observe_task(learner, images, stream, state, 0, jax.random.key(3), steps=jnp.arange(5))
+    with pytest.raises(ValueError, match=r"snapshots of \[1\] tasks for a stream of 2"):
+        accuracy_matrix(learner, jax.tree.map(lambda leaf: leaf[:1], snapshots), images, stream)
+    with pytest.raises(ValueError, match="last is 2; expected 0..1"):
+        accuracy_matrix(learner, snapshots, images, stream, last=2)
+    unknown = images._replace(test_y=images.test_y.at[0].set(3))
+    matrix = jax.jit(lambda images: accuracy_matrix(learner, snapshots, images, stream))(unknown)
+    assert np.isnan(matrix).all()

@@ -111,12 +111,16 @@ def kill_at_random(command, workdir, *flags, kills, rng, longest=0.6, **env):
     return after_checkpoint
 
 
-def start_cluster(command, workdir, *flags, number=2, **env):
-    """So many processes joined through loopback."""
+def free_address():
+    """An address of loopback at which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = {**env, "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(number)}
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def start_cluster(command, workdir, *flags, number=2, **env):
+    """So many processes joined through loopback."""
+    shared = {**env, "JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": str(number)}
     return [
         start(command, workdir, *flags, "--distributed", JAX_PROCESS_ID=str(index), **shared)
         for index in range(number)

@@ -1,6 +1,9 @@
 """Checkpoints: which are preserved, which are refused, and which survive damage."""
 
 import contextlib
+import errno
+import json
+import resource
 import shutil
 
 import jax
@@ -137,7 +140,23 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def rewrite(**changes):
+    """Damage that leaves the meta JSON; None removes an entry."""
+
+    def change(folder):
+        meta = json.loads((folder / "meta" / "metadata").read_text()) | changes
+        kept = {name: value for name, value in meta.items() if value is not None}
+        (folder / "meta" / "metadata").write_text(json.dumps(kept))
+
+    return change
+
+
 DAMAGE = {
+    "meta is {}": lambda folder: (folder / "meta" / "metadata").write_text("{}"),
+    "meta is a list": lambda folder: (folder / "meta" / "metadata").write_text("[3]"),
+    "meta without identity": rewrite(identity=None),
+    "meta without surroundings": rewrite(surroundings=None, checksum=None),
+    "meta is another's": rewrite(seconds=99.0),
     "meta": lambda folder: cut(folder / "meta" / "metadata"),
     "state metadata": lambda folder: cut(folder / "state" / "_METADATA"),
     "arrays": lambda folder: [cut(path) for path in (folder / "state").rglob("d/*")],
@@ -155,6 +174,65 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(opened, tmp_path,
     assert sum("2 is damaged" in line for line in said) == 1
     save(checkpoints, 2)
     assert opened().restore(state(0))[0] == 2
+
+
+def test_metrics_of_older_checkpoints_may_be_damaged(opened, tmp_path):
+    """They held the best steps, which the meta has too; orbax reads them when it opens a directory."""
+    save(opened(), 1, 2)
+    for step, text in ((1, ""), (2, "{")):
+        (tmp_path / "checkpoints" / str(step) / "metrics").mkdir()
+        (tmp_path / "checkpoints" / str(step) / "metrics" / "metrics").write_text(text)
+    assert opened().restore(state(0))[0] == 2
+
+
+def test_a_checkpoint_without_a_checksum_is_of_an_older_version(opened, tmp_path):
+    save(opened(), 1)
+    rewrite(checksum=None)(tmp_path / "checkpoints" / "1")
+    assert opened().restore(state(0))[0] == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), MemoryError()])
+def test_what_is_no_damage_removes_nothing(opened, tmp_path, monkeypatch, error):
+    save(opened(), 1, 2)
+    checkpoints = opened()
+
+    def fail(step, target):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "_read", fail)
+    with pytest.raises(type(error)):
+        checkpoints.restore(state(0))
+    assert saved_steps(tmp_path) == [1, 2]
+
+
+@contextlib.contextmanager
+def no_file_above(size):
+    """Refuse larger files, as a full disk does; Python ignores the signal that comes with it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_disk_that_refuses_is_an_os_error_and_the_last_checkpoint_whole(opened, tmp_path, size):
+    checkpoints = opened()
+    save(checkpoints, 1)
+    place = tmp_path / "checkpoints"
+    with no_file_above(size), pytest.raises(OSError, match=f"File too large: '{place}'"):
+        save(checkpoints, 2)
+    again = opened()
+    assert again.restore(state(0))[0] == 1
+    save(again, 2)
+    assert opened().restore(state(0))[0] == 2
+
+
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=f": '{tmp_path}/file'"):
+        Checkpoints(tmp_path / "file", IDENTITY)
 
 
 def test_when_all_are_damaged_nothing_is_removed(opened, tmp_path):

@@ -9,12 +9,14 @@ import numpy as np
 import optax
 import pytest
 
+import jmeta
 from jmeta.losses import mean_squared_error
 from jmeta.outer.episode import predict
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.learner import learner
 from jmeta.outer.seeds import seed_keys, vmap_seeds
-from jmeta.types import Adapter, Batch, Model, Task
+from jmeta.outer.skip_nonfinite import skip_nonfinite
+from jmeta.types import Adapter, Batch, Model, Stream, Task
 
 
 def ridge_step_adapter() -> Adapter:
@@ -266,3 +268,207 @@ def test_bad_settings_raise():
         make(reduce="median")
     with pytest.raises(ValueError, match="chunk=0"):
         make(chunk=0)
+
+
+def classify(**settings):
+    """A learner of a 3-way linear classifier on 5 inputs that adapts by a step, and its state."""
+    model = classifier()
+    adapter = jmeta.gradient_adapter(model, jmeta.cross_entropy, jmeta.sgd(0.1), 1)
+    toy = learner(adapter, jmeta.cross_entropy, optax.sgd(0.1), **settings)
+    return toy, toy.init(jax.random.key(0), np.ones((4, 5)))
+
+
+def batch_of_tasks(low=0, high=2, part="query", count=4):
+    tasks = jax.tree.map(lambda leaf: np.stack([leaf] * count), labeled(0, 2))
+    return tasks._replace(
+        **{part: jax.tree.map(lambda leaf: np.stack([leaf] * count), labeled(low, high).query)}
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(2, 6), (-1, 2), (0, 3)])
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_labels_of_a_batch_of_tasks_are_checked(part, low, high):
+    toy, state = classify()
+    wrong = batch_of_tasks(low, high, part)
+    words = f"{part} labels run from {low} to {high}.*3 ways; expected labels in 0..2"
+    for run in (
+        lambda: toy.step(state, wrong),
+        lambda: toy.evaluate(state, jax.tree.map(jnp.asarray, wrong)),
+        lambda: evaluate(toy, state, wrong, num_tasks=2, key=jax.random.key(0)),
+        lambda: jax.jit(lambda state: toy.step(state, wrong))(state),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run()
+    # Traced labels are not looked at, and a loss of jmeta is NaN then.
+    assert np.isnan(jax.jit(toy.step)(state, wrong)[1]["loss"]).all()
+
+
+def test_labels_of_padding_and_targets_that_are_no_labels_are_left_alone():
+    toy, state = classify()
+    tasks = batch_of_tasks()
+    mask = np.tile(np.array([1.0, 1, 1, 0]), (4, 1))
+    padded = tasks.query._replace(y=np.where(mask > 0, tasks.query.y, -5), mask=mask)
+    assert np.isfinite(toy.step(state, tasks._replace(query=padded))[1]["loss"]).all()
+    counting = learner(
+        classifier(way=1), lambda outputs, batch: (outputs[:, 0] - batch.y).mean(), optax.sgd(0.1)
+    )
+    counts = batch_of_tasks(0, 40)
+    counts = counts._replace(support=counts.query)
+    assert counting.step(counting.init(jax.random.key(0), np.ones((4, 5))), counts)[1]["loss"].shape == (4,)
+
+
+def test_labels_of_streams_are_checked():
+    memory = jmeta.lstm(way=3, hidden=4)
+    toy = learner(memory, None, optax.sgd(0.1))
+    y = np.array([[0, 1, 2, 2], [2, 1, 0, 0]])
+    streams = Stream(np.ones((2, 4, 5)), y, np.concatenate([np.full((2, 1), -1), y[:, :-1]], 1))
+    state = toy.init(jax.random.key(0), streams.x[0])
+    with pytest.raises(ValueError, match="stream labels run from 1 to 3"):
+        toy.step(state, streams._replace(y=y + 1))
+    with pytest.raises(ValueError, match="stream feedback run from 0 to 3"):
+        toy.evaluate(state, streams._replace(feedback=streams.feedback + 1))
+    with pytest.raises(ValueError, match="stream labels run from 1 to 3"):
+        toy.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], streams._replace(y=y + 1)))
+
+
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_the_check_survives_wrappers(seeds):
+    toy = skip_nonfinite(classify()[0])
+    toy = vmap_seeds(toy) if seeds else toy
+    state = toy.init(seed_keys(0, 2) if seeds else jax.random.key(0), np.ones((4, 5)))
+    with pytest.raises(ValueError, match="labels run from 2 to 6"):
+        evaluate(toy, state, batch_of_tasks(2, 6), num_tasks=2, key=jax.random.key(0))
+
+
+def test_one_task_is_no_batch_of_tasks():
+    toy, state = classify()
+    with pytest.raises(ValueError, match=r"support.x \[4, 5\], support.y \[4\]; expected \[task, example"):
+        toy.step(state, labeled(0, 2))
+    ragged = batch_of_tasks()
+    with pytest.raises(ValueError, match="expected \\[task, example"):
+        toy.evaluate(state, ragged._replace(query=jax.tree.map(lambda leaf: leaf[:3], ragged.query)))
+    # By shapes these may be tasks of one example each.
+    model = Model(
+        lambda key, x: (jnp.ones((x.shape[1], 1)), {}),
+        lambda params, state, x, *, train, key=None, mask=None: (x.reshape(x.shape[0], 1) @ params, state),
+    )
+    toy = learner(model, mean_squared_error, optax.sgd(0.1))
+    one = Task(Batch(np.ones((6, 1)), np.ones((6, 1))), Batch(np.ones((6, 1)), np.ones((6, 1))))
+    state = toy.init(jax.random.key(0), one)
+    for run in (toy.step, jax.jit(toy.step), toy.evaluate):
+        with pytest.raises(
+            ValueError, match=r"this is one task, support.x \[6, 1\].*without the axis \[task\]"
+        ):
+            run(state, one)
+    toy.step(state, jax.tree.map(lambda leaf: leaf[None], one))
+
+
+class Drawing:
+    """A callable without a hash."""
+
+    __hash__ = None
+
+    def __call__(self, key):
+        return draw(key)
+
+
+def test_evaluation_takes_any_callable():
+    toy = make()
+    state = toy.init(jax.random.key(0), jnp.ones((4, 3)))
+    run = functools.partial(evaluate, toy, state, num_tasks=4, key=jax.random.key(7))
+    expected = run(jax.tree_util.Partial(draw))["loss"]
+    for sampler in (
+        draw, lambda key: draw(key), functools.partial(lambda key, shift: draw(key), shift=jnp.ones(2)),
+        Drawing(), jax.tree_util.Partial(lambda steps, key: draw(key) if range(steps) else None, 3),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(run(sampler)["loss"], expected)
+    with pytest.raises(TypeError, match="the sampler is 3; expected key -> Task"):
+        run(3)
+
+
+def test_equal_numbers_of_two_types_are_two_samplers():
+    toy = make()
+    state = toy.init(jax.random.key(0), jnp.ones((4, 3)))
+    seen = []
+
+    def of_number(number, key):
+        seen.append(type(number))
+        return draw(key)
+
+    for number in (1, 1.0):
+        sampler = jax.tree_util.Partial(of_number, number)
+        evaluate(toy, state, sampler, num_tasks=1, key=jax.random.key(0))
+    assert seen == [int, float]
+
+
+def test_a_weakly_typed_start_is_compiled_once():
+    model = Model(
+        lambda key, x: ({"w": jnp.zeros(x.shape[1]), "scale": 1.0}, {"count": 0}),
+        lambda params, state, x, *, train, key=None, mask=None: (x @ params["w"] * params["scale"], state),
+    )
+    toy = learner(model, mean_squared_error, optax.adam(0.1))
+    tasks = draw_tasks(1, 2)
+    state, step = toy.init(jax.random.key(0), tasks.query.x[0]), jax.jit(toy.step)
+    assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(state))
+    for _ in range(3):
+        state, _ = step(state, tasks)
+    assert step._cache_size() == 1
+
+
+def reptile(objective, meta, state, task, key):
+    loss, outcome = objective(meta, state, task, key)
+    moved = jax.tree.map(jnp.subtract, meta["params"], outcome.fast.params)
+    return (loss, outcome), {"params": moved, "rule": meta["rule"]}
+
+
+def adapting_twice(objective, meta, state, task, key):
+    loss, outcome = objective(meta, state, task, key)
+    adapter = jmeta.gradient_adapter(LINE, mean_squared_error, jmeta.sgd(0.1), 8)
+    fast, _, _ = adapter.adapt(meta, state, task.support, None, train=True)
+    return (loss, outcome), {"params": meta["params"] - fast.params, "rule": meta["rule"]}
+
+
+LINE = jmeta.from_pair(lambda key, x: jnp.ones(x.shape[1], x.dtype), lambda params, x: x @ params)
+
+
+def test_reptile_adapts_once():
+    """The outer update moves to the mean of the adapted weights, which are computed a single time."""
+    adapter = jmeta.gradient_adapter(LINE, mean_squared_error, jmeta.sgd(0.1), 8)
+    tasks, programs = draw_tasks(3, 4), []
+    for task_grad in (reptile, adapting_twice):
+        toy = learner(adapter, mean_squared_error, optax.sgd(0.5), task_grad=task_grad)
+        state = toy.init(jax.random.key(0), tasks.support.x[0])
+        programs.append(jax.jit(toy.step).lower(state, tasks).compile())
+    after, measured = programs[0](state, tasks)
+    w = np.ones((4, 3))
+    for _ in range(8):
+        error = np.einsum("tej,tj->te", tasks.support.x, w) - tasks.support.y
+        w -= 0.1 * 2 / 4 * np.einsum("tej,te->tj", tasks.support.x, error)
+    np.testing.assert_allclose(after.meta["params"], 1 + 0.5 * (w.mean(0) - 1), rtol=1e-10)
+    assert measured["loss"].shape == (4,)
+    loops = [program.as_text().count(" while(") for program in programs]
+    flops = [program.cost_analysis()["flops"] for program in programs]
+    assert loops == [1, 2] and flops[0] < 0.8 * flops[1]
+
+
+def test_task_grad_sees_the_last_carry_of_a_memory():
+    memory, seen = jmeta.lstm(way=3, hidden=4), []
+
+    def task_grad(objective, meta, state, stream, key):
+        value, grads = jax.value_and_grad(objective, has_aux=True)(meta, state, stream, key)
+        seen.append(value[1].fast)
+        return value, grads
+
+    toy = learner(memory, None, optax.sgd(0.1), task_grad=task_grad)
+    streams = Stream(jnp.ones((2, 4, 5)), jnp.zeros((2, 4), int), jnp.zeros((2, 4), int))
+    toy.step(toy.init(jax.random.key(0), streams.x[0]), streams)
+    assert jax.tree.map(jnp.shape, seen[0]) == jax.tree.map(jnp.shape, jax.eval_shape(
+        lambda: memory.carry(*_prepared(memory, streams))))  # fmt: skip
+
+
+def _prepared(memory, streams):
+    params, state = memory.init(jax.random.key(0), streams.x[0])
+    inputs, _ = memory.prepare(
+        params, state, streams.x[0], streams.feedback[0], train=False, key=None, mask=None
+    )
+    return params, inputs

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import toy_run
 
+from jmeta.outer import loop
 from jmeta.outer.checkpoint import Checkpoints, IdentityError
 from jmeta.outer.loop import NonFiniteError, Outcome, Plan, fit
 from jmeta.outer.metrics_log import CLOCK_FIELDS, MetricsLog, read_metrics
@@ -150,6 +151,54 @@ def test_the_first_dispatch_is_reported_and_not_logged(tmp_path):
     assert [line["step"] for line in first] == [1, 9] and all(line["loss"] > 0 for line in first)
     assert [line["step"] for line in reported] == [1, 6, 8, 9, 12, 16]
     assert [line["step"] for line in lines(tmp_path)] == [6, 8, 12, 16]
+
+
+def test_the_time_left_counts_validations_and_the_test(tmp_path, monkeypatch):
+    """Steps of 1 s but for the first, which warms up for 100, and validations of 60, 10 and 30 s;
+    the test compiles for 50 s, as the first validation does."""
+    clock, reported, said = [0.0], [], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    device_get = jax.device_get
+
+    def finish(values):
+        clock[0] += 100.0 if clock[0] == 0 else 1.0
+        return device_get(values)
+
+    def validate(state):
+        clock[0] += {2: 60.0, 4: 10.0}.get(int(state.step), 30.0)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(loop.jax, "device_get", finish)
+    plan = PLAN._replace(steps=7, log_every=1, eval_every=2, dispatch_seconds=0, test_validations=3)
+    train(tmp_path, plan, validate=validate, report=lambda line, _: reported.append(line), say=said.append)
+    left = {
+        line["step"]: (line.get("left"), line.get("uncounted"), line.get("at_most"))
+        for line in reported
+        if line["split"] == "train" and "compile_seconds" not in line
+    }
+    assert left == {
+        1: (None, None, None),
+        2: (5.0, "validations and test", None),
+        3: (4 + 60.0 * (3 + 3), "", True),
+        4: (3 + 60.0 * (3 + 3), "", True),
+        5: (2 + 10.0 * (2 + 3) + 50, "", False),
+        6: (1 + 10.0 * (2 + 3) + 50, "", False),
+        7: (0 + 10.0 * (1 + 3) + 50, "", False),
+    }
+    assert said == [
+        "compiling the training (about a minute the first time)",
+        "validating (compiles the first time)",
+    ]
+    assert not {"left", "uncounted", "at_most"} & lines(tmp_path)[-2].keys()
+
+
+def test_the_time_left_counts_later_stages_and_ends_at_the_deadline():
+    steady = loop._Pace(steps=10, seconds=20.0)
+    outputs = loop._Outputs(PLAN._replace(steps=30, eval_every=0, last_step=100), *[None] * 7, np.inf)
+    assert loop._time_left(outputs, 20, steady)["left"] == 160.0
+    late = outputs._replace(deadline=time.monotonic() + 5)
+    assert 4 < loop._time_left(late, 20, steady)["left"] <= 5
+    assert loop._time_left(outputs, 20, loop._Pace()) == {}
 
 
 def test_a_prolonged_run_is_the_longer_run(whole, tmp_path):

@@ -1,7 +1,9 @@
 """metrics.jsonl, TensorBoard events and progress."""
 
+import errno
 import io
 import json
+import os
 
 import pytest
 
@@ -54,12 +56,57 @@ def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == [line(1, new=1)]
 
 
-def test_damage_in_the_middle_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    ["nonsense", "\x00" * 512, "{}", "3", "[]", "null", '{"step": 2}', '{"step": "2", "split": "train"}',
+     "[" * 100_000, '{"step": true, "split": "train"}', '{"step": 2, "split": 3}', '{"step": 2, "split": "tr',
+     "9" * 5000],
+)  # fmt: skip
+def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, capsys, damage):
+    """And a run goes on after it."""
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is damaged"):
-        read_metrics(path)
+    whole = [json.dumps(line(step)) for step in (1, 2, 3)]
+    path.write_text("\n".join([whole[0], damage, damage, *whole[1:], ""]))
+    assert read_metrics(path) == [line(1), line(2), line(3)]
+    assert capsys.readouterr().err == f"{path}: left out 2 damaged lines, the first is line 2\n"
+    write(tmp_path, 2, line(3, again=1)).close()
+    capsys.readouterr()
+    assert read_metrics(path) == [line(1), line(2), line(3, again=1)] and not capsys.readouterr().err
+
+
+def test_no_file_is_no_lines(tmp_path):
     assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("place", ["metrics.jsonl", "tensorboard", "."])
+def test_what_cannot_be_written_is_named(tmp_path, place):
+    """A folder in the place of a file, and files in the place of folders."""
+    directory = tmp_path / "run"
+    path = directory / place
+    if place == "metrics.jsonl":
+        path.mkdir(parents=True)
+    else:
+        directory.mkdir(exist_ok=True) if place != "." else None
+        path.touch()
+    log = MetricsLog(directory)
+    with pytest.raises(OSError, match=f": '{path}'$"):
+        log.start(0)
+    log.close()
+
+
+def test_a_full_disk_is_named_and_neither_hangs_nor_hides(tmp_path, monkeypatch):
+    from tensorboardX.event_file_writer import EventsWriter
+
+    log = write(tmp_path, 0)
+
+    def full(self, event):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(EventsWriter, "write_event", full)
+    for _ in range(20):
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/tensorboard'"):
+            log.write(line(1))
+    log.close()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -82,9 +129,9 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 
 def test_progress_says_rate_time_left_and_metrics():
-    text = progress_text(line(50, accuracy=0.25, horizon=12.5, seconds=100.0, tasks_per_second=8.25), 2000)
-    assert text.split("  ") == [
-        "train 50/2000", "8.2 tasks/s", "left 1:05:00", "loss 0.02", "accuracy 0.25", "horizon 12.5",
+    timed = line(50, accuracy=0.25, horizon=12.5, tasks_per_second=8.25, left=3900.0, uncounted="test")
+    assert progress_text(timed, 2000).split("  ") == [
+        "train 50/2000", "8.2 tasks/s", "left 1:05:00 + test", "loss 0.02", "accuracy 0.25", "horizon 12.5",
     ]  # fmt: skip
     assert progress_text(line(50, "validation", accuracy=0.5), 2000).endswith("loss 0.02  accuracy 0.5")
 

@@ -14,10 +14,11 @@ import optax
 
 from jmeta.losses import mean_squared_error
 from jmeta.outer.checkpoint import Checkpoints
+from jmeta.outer.cluster import leave_cluster, start_distributed, wait_for_cause
 from jmeta.outer.evaluate import evaluate
 from jmeta.outer.learner import learner as make_learner
 from jmeta.outer.loop import Plan, fit
-from jmeta.outer.mesh import replicate, start_distributed, task_mesh
+from jmeta.outer.mesh import replicate, task_mesh
 from jmeta.outer.metrics_log import MetricsLog
 from jmeta.types import Adapter, Batch, Task
 
@@ -80,19 +81,24 @@ def parse():
     parser.add_argument("--eval_every", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of rest at each line of the log")
     parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--fail_in", type=int, help="a process that fails at the second line of its log")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds to wait for other processes")
     return parser.parse_args()
 
 
+@wait_for_cause()
 def main():
     flags = parse()
     if flags.distributed:
-        start_distributed()
+        start_distributed(patience=flags.patience)
     mesh = task_mesh()
     learner = make(mesh)
     state = replicate(start(learner), mesh)
 
     def rest(line, steps):
         print(line["split"], line["step"], file=sys.stderr, flush=True)
+        if flags.fail_in == jax.process_index() and line["step"] > 1:
+            raise OSError("this process fails")
         time.sleep(flags.pause)
 
     plan = Plan(
@@ -125,4 +131,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    leave_cluster(status)
+    sys.exit(status)

@@ -21,7 +21,13 @@ def count(pixels, color, within=0):
 
 def log(steps, validation_every=None):
     records = [
-        {"step": s, "split": "train", "loss": 2 / (1 + s), "accuracy": 1 - 1 / (1 + s), "horizon": 1.0 + s}
+        {
+            "step": s,
+            "split": "train",
+            "loss": 2 / (1 + s),
+            "accuracy": 1 - 1 / (1 + s),
+            "learned/horizon": 1.0 + s,
+        }
         for s in range(1, steps + 1)
     ]
     if validation_every:
@@ -43,6 +49,41 @@ def test_learning_curves_draw_both_splits_and_one_panel_for_each_metric(tmp_path
     alone = decode(figures.learning_curves(loss, tmp_path / "loss.png"))
     assert alone.shape == (432, 576, 3)
     assert count(alone, BLUE) > 200 and count(alone, ORANGE) == 0
+
+
+def test_a_loss_that_is_the_squared_error_has_no_panel_of_its_own(tmp_path):
+    records = [{"step": s, "loss": 1 / s, "squared_error": 1 / s} for s in (1, 2, 3)]
+    assert decode(figures.learning_curves(records, tmp_path / "same.png")).shape == (432, 576, 3)
+    records[0]["loss"] = 2.0
+    assert decode(figures.learning_curves(records, tmp_path / "other.png")).shape == (432, 1152, 3)
+
+
+def test_seeds_are_a_band_that_ends_where_an_accuracy_does(tmp_path):
+    records = [
+        {"step": s, "split": "validation", "accuracy": 0.9, "accuracy_by_seed": [1.0, 0.8, None]}
+        for s in (1, 2)
+    ]
+    drawn = figures.learning_curves(records, tmp_path / "seeds.svg").read_text()
+    assert ">deviation over 3 seeds<" in drawn
+    seeds = np.array([[98.0, 90.0], [99.0, 1.0]])
+
+    class Panel:
+        def fill_between(self, x, low, high, **style):
+            self.low, self.high = low, high
+
+    panel = Panel()
+    figures.draw_band(panel, np.array([1.0, 2.0]), seeds, color=figures.PALETTE[0], of="seeds", most=100.0)
+    spread = np.std([98.0, 90.0], ddof=1)
+    np.testing.assert_allclose(panel.high, [94 + spread, 100.0])
+    np.testing.assert_allclose(panel.low, [94 - spread, 0.0])
+
+
+def test_a_regression_shows_the_target_the_support_set_and_each_step(tmp_path):
+    x = np.linspace(-5, 5, 50)[::-1, None]
+    curves = {"before": (x, 0 * x), "after 1 step": (x, 0.5 * np.sin(x))}
+    support = x[::10], np.sin(x[::10])
+    drawn = figures.regression_fit(curves, support, (x, np.sin(x)), tmp_path / "fit.svg").read_text()
+    assert all(f">{name}<" in drawn for name in ("target", "before", "after 1 step", "support"))
 
 
 @pytest.mark.parametrize(

@@ -119,3 +119,31 @@ def test_across_domains_a_row_says_where_it_was_trained():
     assert row["accuracy"]["mean"] == 56 and row["table"] == "3.4"
     assert row_for("cub", "TURTLE", "conv4", 5, 5, paper="turtle")["table"] == "3.1"
     assert len(published_rows("turtle", "3.1")) == len(published_rows("turtle", "3.4")) == 9 * 4
+
+
+# von Oswald et al., Table 1 and 3: accuracy and sparsity (percent) with deviations, of 1 and 5 shots.
+SPARSE_MAML = {
+    "exp-MAML": (48.38, 0.45, 65.21, 0.62),
+    "sparse-ReLU-MAML": (49.84, 0.49, 66.80, 0.43, 77.53, 0.73, 73.53, 0.85),
+    "sparse-MAML": (50.35, 0.39, 67.03, 0.74, 79.04, 1.61, 74.98, 0.10),
+    "sparse-MAML-plus": (51.04, 0.59, 68.05, 0.84, 78.05, 1.67, 76.66, 1.13),
+}
+
+
+@pytest.mark.parametrize("method", SPARSE_MAML)
+def test_rows_of_sparse_maml_are_the_papers(method):
+    numbers = []
+    for table, metric in (("1", "accuracy"), ("3", "sparsity")):
+        for row in published_rows("sparse_maml", table, method=method):
+            numbers += [row[metric]["mean"], row[metric]["std"]]
+            assert row[metric]["ci95"] == pytest.approx(1.96 * row[metric]["std"] / 5**0.5, abs=0.006)
+    assert tuple(numbers) == SPARSE_MAML[method]
+
+
+def test_the_few_shot_tables_of_sparse_maml_are_complete():
+    tables = {table: len(published_rows("sparse_maml", table)) for table in "1234"}
+    assert tables == {"1": 20, "2": 11, "3": 6, "4": 36}
+    relu = row_for("mini_imagenet", "sparse-ReLU-MAML", "resnet12_boil", 5, 5)
+    assert relu["table"] == "2" and relu["accuracy"] == {"mean": 73.01, "std": 0.24, "ci95": 0.27}
+    cars = row_for("cars", "sparse-MAML-plus", way=5, shot=5, variant="from mini_imagenet")
+    assert cars["accuracy"]["mean"] == 53.18

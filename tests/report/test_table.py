@@ -10,8 +10,9 @@ import pytest
 from word_helpers import words
 
 from experiments import report
-from jmeta.report.published import row_for
+from jmeta.report.published import in_fractions, row_for
 from jmeta.report.table import collect_runs, compare_with_paper, find_workdirs, to_csv, to_markdown
+from jmeta.report.units import unit_of
 
 
 def write_run(folder, results=None, *, steps=2000, logged=0, words=(), **facts):
@@ -32,8 +33,8 @@ def results_of(mean, ci95, published, *, steps=2000, metric="accuracy", **fields
         "way": 5, "shot": 1, "seed": 0, "steps": steps,
         "train": {"seconds": 1.0, "compile_seconds": 1.0, "tasks_per_second": 80.0},
         "eval": {"split": "test", "tasks": 1000, "norm": "batch", "seeds": None,
-                 "metrics": {metric: {"mean": mean, "median": mean, "ci95": ci95}}},
-        "learned": {}, "published": published, **fields,
+                 "metrics": {metric: {"mean": mean, "median": mean, "ci95": ci95, "unit": unit_of(metric)}}},
+        "learned": {}, "published": published and in_fractions(published), **fields,
     }  # fmt: skip
 
 
@@ -65,6 +66,15 @@ def test_comparison_is_in_percent_with_the_interval_of_the_difference(runs):
     assert record["difference_ci95"] == pytest.approx((0.61**2 + 0.62**2) ** 0.5)
     sine = compare_with_paper(by_name(runs)["sine"])
     assert (sine["metric"], sine["mean"], sine["paper_mean"]) == ("squared_error", 0.25, None)
+    assert sine["unit"] == "squared target" and record["unit"] == "%"
+
+
+def test_the_best_point_of_a_grid_on_test_data_is_marked_as_such(tmp_path):
+    results = results_of(0.7, 0.1, None, metric="retained_accuracy")
+    results["eval"]["selected_on"] = "test"
+    write_run(tmp_path / "run", results)
+    text = to_markdown(collect_runs([tmp_path / "run"]))
+    assert "| retained_accuracy (%), the best of a grid on the test data | 70.00 ± 10.00 |" in text
 
 
 def test_unfinished_and_damaged_runs_are_listed_as_such(runs):
@@ -108,14 +118,18 @@ def test_markdown_sets_ours_under_the_row_it_reproduces(runs):
     cells = [cell.strip() for cell in main.strip("|").split("|")]
     assert cells[1:] == [
         "comln", "mini_imagenet conv4 5-way 1-shot", "batch", "2000", "accuracy (%)",
-        "52.51 ± 0.61", "53.01 ± 0.62", "-0.50 ± 0.87", "COMLN Table 2",
+        "52.51 ± 0.61", "53.01 ± 0.62", "-0.50 ± 0.87", "Deleu et al., Table 2",
     ]  # fmt: skip
     published = lines.index("| COMLN | conv4 | 53.01 ± 0.62 | 70.54 ± 0.54 | 54.30 ± 0.69 | 71.35 ± 0.57 |")
     assert lines[published + 1] == f"| **ours** | conv4 | **52.51 ± 0.61** (`{runs}/comln/good`) |  |  |  |"
     assert sum(line.startswith("| **ours**") for line in lines) == 1
     assert "| CAVIA | conv4 | 51.82 ± 0.65 | 65.85 ± 0.55 | 52.41 ± 2.64 † | 67.55 ± 2.05 † |" in lines
-    assert [line.split(":")[0] for line in lines if line.startswith("## COMLN")] == [
-        f"## COMLN Table {table}" for table in (2, 4, 5)
+    assert [line.split(":")[0] for line in lines if line.startswith("## ")] == [
+        "## Without results", "## Deleu et al., Table 2 (ICLR 2022)"
+    ]  # fmt: skip
+    every = to_markdown(list(by_name(runs).values()), all_tables=True).splitlines()
+    assert [line.split(":")[0] for line in every if line.startswith("## Deleu")] == [
+        f"## Deleu et al., Table {table} (ICLR 2022)" for table in (2, 4, 5)
     ]
     tables = [line.count("|") for line in lines[published - 9 : published + 2]]
     assert set(tables) == {7}
@@ -156,7 +170,8 @@ def test_entry_point_prints_and_writes(runs, tmp_path, capsys):
         (["--workdirs=nowhere/at-all"], "nowhere/at-all: no such workdir"),
         (["--workdir=runs"], "nknown command line flag 'workdir'"),
         (["--workdirs=a", "b"], "unexpected argument 'b'"),
-        ([], "no --workdirs"),
+        (["--workdirs="], "--workdirs is empty"),
+        (["--tables=some"], "ours|all"),
     ],
 )
 def test_unusable_requests_are_one_line_and_status_2(arguments, said, capsys):
@@ -176,8 +191,7 @@ def test_help_needs_no_jax():
 def test_a_paper_of_medians_is_compared_by_medians(tmp_path):
     row = row_for("cub", "TURTLE", "conv4", 5, 1, paper="turtle")
     results = results_of(0.52, 0.01, row)
-    of_medians = {"mean": 0.54, "median": 0.54, "ci95": 0.02}
-    results["eval"]["seeds"] = {"accuracy": {"mean": [0.5], "median": [0.5], "of_medians": of_medians}}
+    results["eval"]["metrics"]["accuracy"]["of_medians"] = {"mean": 0.54, "median": 0.54, "ci95": 0.02}
     write_run(tmp_path / "turtle", results)
     record = compare_with_paper(collect_runs([tmp_path / "turtle"])[0])
     assert (record["mean"], record["ci95"]) == pytest.approx((54.0, 2.0))
@@ -186,10 +200,10 @@ def test_a_paper_of_medians_is_compared_by_medians(tmp_path):
 
 def test_a_sine_run_shows_its_measure_and_of_several_seeds_their_medians(tmp_path):
     results = results_of(0.5, 0.01, None, metric="loss", experiment="learned_optimizers", dataset="sinusoid")
-    results["eval"]["metrics"]["squared_error"] = {"mean": 0.4, "median": 0.4, "ci95": 0.02}
+    error = {"mean": 0.4, "median": 0.4, "ci95": 0.02, "unit": "squared target"}
+    results["eval"]["metrics"]["squared_error"] = error
     write_run(tmp_path / "one", results)
-    of_medians = {"mean": 0.3, "median": 0.3, "ci95": 0.03}
-    results["eval"]["seeds"] = {"squared_error": {"mean": [0.4], "median": [0.3], "of_medians": of_medians}}
+    error["of_medians"] = {"mean": 0.3, "median": 0.3, "ci95": 0.03}
     write_run(tmp_path / "several", results)
     records = [compare_with_paper(run) for run in collect_runs([tmp_path / "one", tmp_path / "several"])]
     assert [(one["metric"], one["mean"], one["ci95"]) for one in records] == [
@@ -198,7 +212,10 @@ def test_a_sine_run_shows_its_measure_and_of_several_seeds_their_medians(tmp_pat
 
 
 def online_run(folder, published=None, **settings):
-    metrics = {f"accuracy_{shot}_shot": {"mean": 0.9 + shot / 100, "ci95": 0.01} for shot in range(10)}
+    metrics = {
+        f"accuracy_{shot}_shot": {"mean": 0.9 + shot / 100, "ci95": 0.01, "unit": "fraction"}
+        for shot in range(10)
+    }
     fields = {"experiment": "online_few_shot", "algorithm": "cl_lstm", "dataset": "omniglot", "shot": None}
     results = results_of(0.9, 0.01, published, **fields)
     results["eval"]["metrics"] |= metrics

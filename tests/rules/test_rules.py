@@ -134,3 +134,52 @@ def test_the_loss_reaches_a_rule_at_work_in_optax_and_back():
     assert carry.carry == jax.random.normal(jax.random.key(7))
     got, _ = there_and_back.update((), GRADS, carry, PARAMS, loss=jnp.asarray(3.0), step=jnp.asarray(0))
     jax.tree.map(lambda u, g: np.testing.assert_array_equal(u, -3 * g), got, GRADS)
+
+
+def clipped(grads, limit, by="norm"):
+    rule = jmeta.clip_gradients(jmeta.sgd(-1.0), limit, by=by)
+    return rule.update((), grads, (), grads, loss=jnp.ones(()), step=0)[0]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(-4, 4, width=32), min_size=3, max_size=3), st.sampled_from([0.25, 1.0, 3.0, 50.0]))
+def test_gradients_are_clipped_by_their_norm(values, limit):
+    grads = {"a": jnp.asarray(values[:1]), "b": jnp.asarray(values[1:]).reshape(1, 2)}
+    norm = np.linalg.norm(np.asarray(values, np.float64))
+    factor = min(1, limit / norm) if norm else 1
+    got = clipped(grads, limit)
+    jax.tree.map(lambda u, g: np.testing.assert_allclose(u, factor * g, rtol=1e-6, atol=1e-30), got, grads)
+
+
+def test_the_derivative_of_a_clipped_norm():
+    """d(l g / |g|) = l / |g| (I - g g^T / |g|^2), the identity below the limit, and both at no gradient."""
+    g = jnp.array([3.0, 4.0, 0.0])
+    jacobian = jax.jacrev(lambda g: clipped(g, 2.0))(g)
+    np.testing.assert_allclose(jacobian, 2 / 5 * (np.eye(3) - np.outer(g, g) / 25), rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(jax.jacrev(lambda g: clipped(g, 6.0))(g), np.eye(3))
+    np.testing.assert_array_equal(jax.jacrev(lambda g: clipped(g, 6.0))(jnp.zeros(3)), np.eye(3))
+
+
+def test_large_gradients_are_clipped_without_overflow():
+    huge = {"a": jnp.array([3e30, 4e30], jnp.float32), "b": jnp.zeros(2, jnp.bfloat16)}
+    got = clipped(huge, 1.0)
+    np.testing.assert_allclose(got["a"], [0.6, 0.8], rtol=1e-6)
+    assert got["b"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(clipped(huge, 1.0, by="value")["a"], [1, 1])
+
+
+def test_settings_of_clipping_that_mean_nothing():
+    for limit, by, words in ((0.0, "norm", "limit=0.0"), (1.0, "size", "by='size'")):
+        with pytest.raises(ValueError, match=words):
+            jmeta.clip_gradients(jmeta.sgd(0.1), limit, by=by)
+
+
+@pytest.mark.parametrize("rule", [jmeta.meta_lstm(4), jmeta.turtle((3,), inputs=("loss", "gradient"))])
+def test_a_loss_may_be_a_python_number(rule):
+    hyper = rule.init(jax.random.key(0), PARAMS)
+    tx = jmeta.as_optax(rule, hyper)
+    state = tx.init(PARAMS)
+    got, expected = (tx.update(GRADS, state, PARAMS, value=value)[0] for value in (1.3, jnp.asarray(1.3)))
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    direct, _ = rule.update(hyper, GRADS, rule.start(hyper, PARAMS, None), PARAMS, loss=1.3, step=0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), direct, expected)

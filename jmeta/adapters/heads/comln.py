@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from jmeta.adapters.on_features import on_features
+from jmeta.bounds import labels_factor, spoil
 from jmeta.inner.flow.gradient_flow import gradient_flow_with_info
 from jmeta.inner.flow.limit import gradient_flow_limit
 from jmeta.losses import mask_absent_ways, present_ways, smooth_labels
 from jmeta.models.norm_policy import Norm
 from jmeta.types import Adapter, Array, Batch, Head, Key, Metrics, Model, PyTree
+
+TRUNCATED_DEVIATION = 0.87962566103423978  # of a standard normal number that is truncated at -2 and 2
 
 
 def comln(backbone: Model, way: int, *, norm: Norm = "batch", **settings: Any) -> Adapter:
@@ -73,7 +76,8 @@ def comln_head(
       label_smoothing: share of a support label spread over the ways while training (released code).
 
     Returns:
-      A `Head` with logits [example, way]; `info` has `flow_ok`, `flow_steps` and `horizon`.
+      A `Head` with logits [example, way] and meta-parameters in float32 or wider; `info` has `flow_ok`,
+      `flow_steps` and `horizon`.
 
     Raises:
       ValueError: for settings that do not go together; at `init`, for features that are not
@@ -105,31 +109,33 @@ def comln_head(
     def init(key: Key, z: Array) -> PyTree:
         if z.ndim != 2:
             raise ValueError(f"comln: the backbone returns {z.shape}; expected features [example, feature]")
+        dtype = jnp.promote_types(z.dtype, jnp.float32)
         deviation = 1 / math.sqrt(way if initial_scale == "way" else z.shape[1])
-        w0 = deviation * jax.random.truncated_normal(key, -2, 2, (way, z.shape[1]), z.dtype)
-        meta = {"w0": w0}
+        drawn = jax.random.truncated_normal(key, -2, 2, (way, z.shape[1]), dtype)
+        meta = {"w0": deviation / TRUNCATED_DEVIATION * drawn}
         if not at_equilibrium:
-            meta["log_horizon"] = jnp.log(jnp.asarray(horizon, z.dtype))
+            meta["log_horizon"] = jnp.log(jnp.asarray(horizon, dtype))
         if task_horizon:
-            meta["horizon_weights"] = jnp.zeros(3, z.dtype)
+            meta["horizon_weights"] = jnp.zeros(3, dtype)
         return meta
 
     def fit(
         meta: PyTree, support: Batch, key: Key | None, *, present: Array | None, train: bool
     ) -> tuple[Array, Metrics]:
-        z, ways = support.x, present_ways(support.y, way, support.mask)
+        z, ways = support.x.astype(meta["w0"].dtype), present_ways(support.y, way, support.mask)
+        factor = labels_factor("comln", support.y, way, support.mask)
         labels = smooth_labels(support.y, ways, label_smoothing if train else 0.0, z.dtype)
         padding: dict[str, Any] = {"mask": support.mask, "way_mask": present}
         if at_equilibrium:
             w = gradient_flow_limit(meta["w0"], z, labels, ridge=ridge, **padding)
-            return w, {"flow_ok": jnp.isfinite(w).all()}
+            return spoil(w, factor), {"flow_ok": jnp.isfinite(w).all()}
         log_horizon = meta["log_horizon"] if learn_horizon else jax.lax.stop_gradient(meta["log_horizon"])
         if task_horizon:
             summary = _difficulty(meta["w0"], z, labels, ways, support.mask)
             log_horizon = log_horizon + meta["horizon_weights"] @ summary
         time = jnp.exp(log_horizon)
         w, flow = gradient_flow_with_info(meta["w0"], z, labels, time, **flow_settings, **padding)
-        return w, {"flow_ok": flow.ok, "flow_steps": flow.steps, "horizon": time}
+        return spoil(w, factor), {"flow_ok": flow.ok, "flow_steps": flow.steps, "horizon": time}
 
     def predict(meta: PyTree, w: Array, z: Array) -> Array:
         return z @ w.T

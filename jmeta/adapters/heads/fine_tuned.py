@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jmeta.losses import masked_mean
+from jmeta.bounds import one_or_nan, spoil
+from jmeta.losses import mask_absent_ways
+from jmeta.metrics import accuracy
 from jmeta.types import Array, Batch, BatchLoss, Head, Key, Metrics, Model, PyTree
 
 
@@ -59,10 +61,10 @@ def fine_tuned_head(model: Model, loss: BatchLoss, schedule: Schedule = Schedule
         key_start, key_batches = jax.random.split(key)
         start, _ = model.init(key_start, support.x)
 
-        def outputs_of(params: PyTree, z: Array) -> Array:
+        def outputs_of(params: PyTree, z: Array, mask: Array | None) -> Array:
             return model.apply(params, {}, z, train=False)[0]
 
-        return train_on(outputs_of, loss, start, support, key_batches, schedule), {}
+        return train_on(outputs_of, loss, start, support, key_batches, schedule, present), {}
 
     def predict(meta: PyTree, params: PyTree, z: Array) -> Array:
         return model.apply(params, {}, z, train=False)[0]
@@ -71,41 +73,48 @@ def fine_tuned_head(model: Model, loss: BatchLoss, schedule: Schedule = Schedule
 
 
 def train_on(
-    outputs_of: Callable[[PyTree, PyTree], Array],
+    outputs_of: Callable[[PyTree, PyTree, Array | None], Array],
     loss: BatchLoss,
     params: PyTree,
     support: Batch,
     key: Key,
     schedule: Schedule,
+    present: Array | None = None,
 ) -> PyTree:
-    """Train `outputs_of(params, x)` on a support set; return the parameters of the best evaluation.
+    """Train `outputs_of(params, x, mask)` on a support set; return the parameters of the best evaluation.
 
-    A later evaluation replaces an earlier one only if its support accuracy is strictly better.
+    A later evaluation replaces an earlier one only if its support accuracy is strictly better. Logits of the
+    ways that are absent (`present` [way] false) are masked. A label out of range makes the parameters NaN.
     """
     tx = optax.adam(schedule.learning_rate)
-    weights = jnp.ones(support.y.shape[0]) if support.mask is None else support.mask
+    count = support.y.shape[0]
+    weights = jnp.ones(count, jnp.float32) if support.mask is None else support.mask.astype(jnp.float32)
+
+    def logits_of(params: PyTree, x: PyTree, mask: Array | None) -> Array:
+        logits = outputs_of(params, x, mask)
+        return logits if present is None else mask_absent_ways(logits, present)
 
     def step(carry: tuple[PyTree, Any], key: Key) -> tuple[tuple[PyTree, Any], None]:
         params, opt = carry
-        rows = jax.random.choice(key, support.y.shape[0], (schedule.batch,), p=weights / weights.sum())
+        rows = jax.random.choice(key, count, (schedule.batch,), p=weights / weights.sum())
         drawn = Batch(jax.tree.map(lambda leaf: leaf[rows], support.x), support.y[rows])
-        grads = jax.grad(lambda params: loss(outputs_of(params, drawn.x), drawn))(params)
+        grads = jax.grad(lambda params: loss(logits_of(params, drawn.x, None), drawn))(params)
         updates, opt = tx.update(grads, opt, params)
         return (optax.apply_updates(params, updates), opt), None
 
     def evaluate(carry: tuple, keys: Key) -> tuple[tuple, None]:
         (params, opt), best, best_accuracy = carry
         (params, opt), _ = lax.scan(step, (params, opt), keys)
-        right = (outputs_of(params, support.x).argmax(-1) == support.y).astype(best_accuracy.dtype)
-        accuracy = masked_mean(right, support.mask)
-        better = accuracy > best_accuracy
+        logits = logits_of(params, support.x, support.mask)
+        current = accuracy(logits, support)["accuracy"].astype(best_accuracy.dtype)
+        better = current > best_accuracy
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
-        return ((params, opt), best, jnp.maximum(accuracy, best_accuracy)), None
+        return ((params, opt), best, jnp.maximum(current, best_accuracy)), None
 
     evaluations = min(schedule.evaluations, schedule.steps)
     before = schedule.steps % evaluations
     keys = jax.random.split(key, schedule.steps)
     carry, _ = lax.scan(step, (params, tx.init(params)), keys[:before])
     evaluated = keys[before:].reshape(evaluations, -1)
-    (_, best, _), _ = lax.scan(evaluate, (carry, params, -jnp.ones(())), evaluated)
-    return best
+    (_, best, best_accuracy), _ = lax.scan(evaluate, (carry, params, -jnp.ones(())), evaluated)
+    return spoil(best, one_or_nan(best_accuracy >= 0))

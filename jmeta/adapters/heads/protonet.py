@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jmeta.bounds import labels_factor, spoil
 from jmeta.types import Array, Batch, Head, Key, Metrics, PyTree
 
 
@@ -21,7 +22,9 @@ def protonet(way: int) -> Head:
     ) -> tuple[Array, Metrics]:
         member = jax.nn.one_hot(support.y, way, dtype=support.x.dtype)  # [shot, way]
         member = member if support.mask is None else member * support.mask[:, None].astype(member.dtype)
-        return (member.T @ support.x) / jnp.maximum(member.sum(0), 1)[:, None], {}  # [way, feature]
+        total = member.sum(0)[:, None]  # [way, 1]
+        means = (member.T @ support.x) / jnp.where(total > 0, total, 1)  # [way, feature]
+        return spoil(means, labels_factor("protonet", support.y, way, support.mask)), {}
 
     def predict(meta: PyTree, prototypes: Array, z: Array) -> Array:
         squares = (z * z).sum(1)[:, None] + (prototypes * prototypes).sum(1)[None]  # [example, way]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jmeta.bounds import labels_factor, spoil
+from jmeta.losses import at_least_float32
 from jmeta.types import Array, Batch, Head, Key, Metrics, PyTree
 
 
@@ -41,24 +43,28 @@ def r2d2(
             raise ValueError(f"r2d2: {name}={value}; expected a positive number")
 
     def init(key: Key, z: Array) -> PyTree:
+        dtype = jnp.promote_types(z.dtype, jnp.float32)
         return {
-            "log_penalty": jnp.log(jnp.asarray(penalty, z.dtype)),
-            "scale": jnp.asarray(scale, z.dtype),
-            "bias": jnp.zeros((), z.dtype),
+            "log_penalty": jnp.log(jnp.asarray(penalty, dtype)),
+            "scale": jnp.asarray(scale, dtype),
+            "bias": jnp.zeros((), dtype),
         }
 
     def fit(
         meta: PyTree, support: Batch, key: Key | None, *, present: Array | None, train: bool
     ) -> tuple[Array, Metrics]:
-        x, y = _with_ones(support.x), jax.nn.one_hot(support.y, way, dtype=support.x.dtype)
+        x = _with_ones(at_least_float32(support.x))
+        y = jax.nn.one_hot(support.y, way, dtype=x.dtype)
         count = jnp.asarray(x.shape[0], x.dtype)
         if support.mask is not None:  # a row of zeros in X and Y changes nothing
-            real = support.mask.astype(x.dtype)
-            x, y, count = x * real[:, None], y * real[:, None], real.sum()
+            weights = support.mask.astype(x.dtype)
+            root, count = jnp.sqrt(weights)[:, None], weights.sum()
+            x, y = x * root, y * root
         log_penalty = meta["log_penalty"] if learn_penalty else jax.lax.stop_gradient(meta["log_penalty"])
         ridge = jnp.exp(log_penalty) * (count if penalty_by_shots else 1)
         gram = x @ x.T + ridge * jnp.eye(x.shape[0], dtype=x.dtype)  # [shot, shot]
-        return x.T @ jax.scipy.linalg.solve(gram, y, assume_a="pos"), {}  # [feature + 1, way]
+        weights = x.T @ jax.scipy.linalg.solve(gram, y, assume_a="pos")  # [feature + 1, way]
+        return spoil(weights, labels_factor("r2d2", support.y, way, support.mask)), {}
 
     def predict(meta: PyTree, weights: Array, z: Array) -> Array:
         return meta["scale"] * (_with_ones(z) @ weights) + meta["bias"]

@@ -21,7 +21,7 @@ from jmeta.data.sources.images import ImageClasses
 from jmeta.data.sources.locate import expand
 from jmeta.data.sources.store import walk
 
-_FORMAT = 2  # of the files and of the decoding; a change leaves the old files unused
+_FORMAT = 3  # of the files and of the decoding; a change leaves the old files unused
 _BLOCK = 1 << 20  # bytes
 
 
@@ -84,8 +84,10 @@ def _read(entry: Path) -> ImageClasses | None:
     try:
         index = read_json(entry / "index.json")
         crc = index.pop("crc32")
-        if crc != _checksum(entry, index, entry.name):
+        size = index["size"]  # compared first: a file of another size may take minutes to read
+        if size != os.stat(entry / "examples.npy").st_size or crc != _checksum(entry, index, entry.name):
             return None
+        del index["size"]
         examples = np.lib.format.open_memmap(entry / "examples.npy", mode="r")
         return _check(ImageClasses(examples, **{field: tuple(values) for field, values in index.items()}))
     except Exception:  # damage may raise anything
@@ -124,6 +126,7 @@ def _write(entry: Path, images: ImageClasses) -> None:
         np.save(temporary / "examples.npy", images.examples, allow_pickle=False)
         index = images._asdict()
         del index["examples"]
+        index["size"] = os.stat(temporary / "examples.npy").st_size
         index["crc32"] = _checksum(temporary, index, entry.name)
         (temporary / "index.json").write_text(json.dumps(index), "utf-8")
         if _read(entry) is None:

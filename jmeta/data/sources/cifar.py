@@ -189,7 +189,7 @@ def _decode(archive: Archive, path: Path, decoding: Decoding, parts: Sequence[st
         names = class_names(archive)
         files = {name: [file for part in parts for file in by_part[part].get(name, ())] for name in names}
     files = {name: members for name, members in sorted(files.items()) if members}
-    return load_images(files, decoding)._replace(notes=checksum_notes([path]))
+    return load_images(files, decoding, path)._replace(notes=checksum_notes([path]))
 
 
 def find_cifar(folder: Path, archive: Archive = CIFAR100) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jmeta.data.errors import DataError
 from jmeta.data.source import SPLITS, Dataset, DatasetInfo
 from jmeta.data.sources.authors import LICENSES
 from jmeta.data.sources.folder import SHARES
-from jmeta.data.sources.guard import check_directory, check_plain, reading
+from jmeta.data.sources.guard import check_directory, check_plain, quote, reading
 from jmeta.data.sources.locate import roots
 from jmeta.data.sources.stated import classes_left_out, read_split_file
 from jmeta.data.splits import canonical_split, split_by_seed
@@ -23,6 +24,7 @@ from jmeta.data.splits import canonical_split, split_by_seed
 _EXPECTED = "expected one .npz file with x [n, ...] and y [n], or train.npz, validation.npz and test.npz"
 _ADVICE = "write it with numpy.savez from arrays of numbers and strings"
 _ARRAYS = ("x", "y", "split")
+_KINDS = {"y": ("biuSU", "integers or names"), "split": ("SU", "names")}  # of numpy's types
 _MOST_UNPACKED = 256 << 20  # bytes; above, features are refused if they unpack to this many times the file
 _MOST_RATIO = 100
 
@@ -112,8 +114,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 what = "it contains pickled objects, or is not an .npz file"
                 raise DataError(what, path, _ADVICE) from error
             raise
-    for name in ("y", "split"):
-        if name in arrays and arrays[name].dtype.kind in "SU":
+    for name, (kinds, expected) in _KINDS.items():
+        if name not in arrays:
+            continue
+        if arrays[name].dtype.kind not in kinds:
+            what = f"{name} is an array of type {quote(str(arrays[name].dtype))}"
+            raise DataError(what, path, f"expected {expected}")
+        if arrays[name].dtype.kind in "SU":
             with reading(path, f"{name} has names that are no text in UTF-8", _ADVICE):
                 arrays[name] = _decoded(arrays[name])
     return arrays
@@ -123,29 +130,44 @@ def _read_arrays(file: Any, path: Path) -> dict[str, np.ndarray]:
     names = file.files if isinstance(file, np.lib.npyio.NpzFile) else []
     if not {"x", "y"} <= set(names):
         missing = " and ".join(sorted({"x", "y"} - set(names)))
-        available = ", ".join(sorted(names)) or "no named arrays"
+        available = ", ".join(sorted(names))[:200] or "no named arrays"
         raise DataError(f"it lacks {missing} and has {available}", path, _EXPECTED)
     for name, number in Counter(names).items():
         if number > 1:
-            raise DataError(f"it has {name!r} more than once", path, _ADVICE)
+            raise DataError(f"it has {quote(name)} more than once", path, _ADVICE)
         if name not in _ARRAYS and name.lower().rstrip("s") == "split":
-            raise DataError(f"it has an array {name!r}", path, "call it split, or remove it")
+            raise DataError(f"it has an array {quote(name)}", path, "call it split, or remove it")
     size = sum(member.file_size for member in file.zip.infolist())
     if size > max(_MOST_UNPACKED, _MOST_RATIO * path.stat().st_size):
         raise DataError(f"it unpacks to {size:,} bytes, {_MOST_RATIO} times its size", path, _ADVICE)
     check_directory(file.zip, set(file.zip.namelist()) - {f"{name}.npy" for name in _ARRAYS})
-    arrays = {name: file[name] for name in _ARRAYS if name in names}
+    arrays = {name: _read_array(file.zip, name) for name in _ARRAYS if name in names}
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.ndim < 1 or array.shape[:1] != arrays["x"].shape[:1]:
-            shapes = {name: getattr(array, "shape", "no array") for name, array in arrays.items()}
+        if array.ndim < 1 or (name in _KINDS and array.ndim > 1):
+            raise DataError(f"{name} has the shape {array.shape}", path, _EXPECTED)
+        if len(array) != len(arrays["x"]):
+            shapes = {name: array.shape for name, array in arrays.items()}
             raise DataError(f"x, y and split differ in length ({shapes})", path, _EXPECTED)
     return arrays
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read a member of an .npz file to its end, where its checksum is compared, which `numpy.load` leaves out
+    if the header says less than there is."""
+    member = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
+    with archive.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        if stream.read(1):
+            raise ValueError(f"{name} goes on behind an array of {array.dtype} {array.shape}")
+    return array
 
 
 def _decoded(names: np.ndarray) -> np.ndarray:
     if names.dtype.kind == "S":
         return np.char.decode(names, "utf-8")
-    np.char.encode(names, "utf-8")  # refuses half a surrogate pair
+    points = np.ascontiguousarray(names.astype(names.dtype.newbyteorder("="))).view(np.uint32)
+    if ((points > 0x10FFFF) | (points >> 11 == 0xD800 >> 11)).any():  # beyond Unicode, half a surrogate pair
+        raise ValueError("code points that no text has")
     return names
 
 
@@ -154,7 +176,9 @@ def _read_part(path: Path, split: str) -> dict[str, np.ndarray]:
     arrays = _read(path)
     for name in np.unique(arrays.pop("split", np.array([split]))):
         if canonical_split(str(name)) != split:
-            raise DataError(f"its array split says {str(name)!r}", path, f"it is read as the split {split!r}")
+            raise DataError(
+                f"its array split says {quote(str(name))}", path, f"it is read as the split {split!r}"
+            )
     return arrays
 
 
@@ -180,7 +204,7 @@ def _divide(
         members = set(labels[mask].tolist())
         if twice := sorted(seen & members):
             advice = "few-shot learning tests on new classes: give every class to one split"
-            raise DataError(f"class {twice[0]!r} is in more than one split", path, advice)
+            raise DataError(f"class {quote(twice[0])} is in more than one split", path, advice)
         seen |= members
     parts = {name: {"x": arrays["x"][mask], "y": arrays["y"][mask]} for name, mask in rows.items()}
     return parts, origin, notes
@@ -192,7 +216,7 @@ def _rows_by_split(spelled: np.ndarray, path: Path) -> dict[str, np.ndarray]:
     meant = np.array([canonical_split(str(name)) or "" for name in words])
     if "" in meant:
         unknown = str(words[meant == ""][0])
-        raise DataError(f"split {unknown!r} is not understood", path, f"expected {', '.join(SPLITS)}")
+        raise DataError(f"split {quote(unknown)} is not understood", path, f"expected {', '.join(SPLITS)}")
     return {name: meant[word] == name for name in SPLITS}
 
 
@@ -201,4 +225,4 @@ def _grouped(arrays: dict[str, np.ndarray], where: Path) -> ClassDataset:
         try:
             return from_arrays(arrays["x"], arrays["y"])
         except ValueError as error:
-            raise DataError(str(error), where, _EXPECTED) from error
+            raise DataError(str(error)[:400], where, _EXPECTED) from error

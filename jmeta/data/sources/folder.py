@@ -17,6 +17,7 @@ from jmeta.data.errors import DataError
 from jmeta.data.source import Dataset, DatasetInfo
 from jmeta.data.sources.authors import LICENSES
 from jmeta.data.sources.cache import cached
+from jmeta.data.sources.guard import quote
 from jmeta.data.sources.images import Decoding, File, ImageClasses, load_images, take
 from jmeta.data.sources.locate import expand, roots
 from jmeta.data.sources.stated import (
@@ -68,7 +69,7 @@ def from_folder(
     names = images.classes if classes is None else tuple(classes)
     if unknown := sorted(set(images.classes) - set(names)):
         raise DataError(
-            f"class folder {unknown[0]!r} is not in `classes`", where, "add it, or remove the folder"
+            f"class folder {quote(unknown[0])} is not in `classes`", where, "add it, or remove the folder"
         )
     there = take(images, [name for name in names if name in images.classes])
     size = dict(zip(images.classes, images.counts))
@@ -146,9 +147,9 @@ def class_files(store: Store) -> dict[str, list[File]]:
         others = [name for name in store.others if name.startswith(f"{empty[0]}/")]
         left_out = "".join(f" ({note})" for note in _files_left_out(others))
         advice = _advice(others) if others else "fill it or remove it"
-        raise DataError(f"class folder {empty[0]!r} has no image{left_out}", store.where, advice)
+        raise DataError(f"class folder {quote(empty[0])} has no image{left_out}", store.where, advice)
     if loose := [name for name, parent in parents.items() if parent == "." or parent in inner]:
-        raise DataError(f"image {loose[0]!r} is in no class folder", store.where, _LAYOUT)
+        raise DataError(f"image {quote(loose[0])} is in no class folder", store.where, _LAYOUT)
     shared = PurePosixPath(os.path.commonpath([PurePosixPath(parent).parent for parent in parents.values()]))
     named = [index for index, part in enumerate(shared.parts) if canonical_split(part)]
     root = PurePosixPath(*shared.parts[: named[0]] if named else shared.parts)
@@ -161,7 +162,8 @@ def class_files(store: Store) -> dict[str, list[File]]:
 def _files_left_out(names: Sequence[str]) -> tuple[str, ...]:
     """Return a note on the files that are neither images that are read nor texts, by their endings."""
     endings = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
-    unread = [f"{number} {ending}" for ending, number in sorted(endings.items()) if ending not in _TEXTS]
+    unread = [f"{number} {ending}"[:40] for ending, number in sorted(endings.items()) if ending not in _TEXTS]
+    unread = unread[:10] + ["and others"] * (len(unread) > 10)
     return (f"files of types that are not read were left out: {', '.join(unread)}",) if unread else ()
 
 

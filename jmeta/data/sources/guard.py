@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import reprlib
 import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ _UNPACKERS: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }  # by the first bytes
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 @contextlib.contextmanager
@@ -60,6 +63,11 @@ def reading(
 
 def _reason(error: BaseException) -> str:
     return str(error)[:200] or type(error).__name__
+
+
+def quote(value: object) -> str:
+    """Represent a value of foreign data in a message, its middle left out if it is long."""
+    return _SHORT.repr(value)
 
 
 def check_plain(path: Path) -> None:

@@ -17,6 +17,9 @@ from PIL import Image
 
 from jmeta.data.class_dataset import ClassDataset
 from jmeta.data.errors import DataError
+from jmeta.data.sources.guard import quote
+from jmeta.data.sources.png import check_png
+from jmeta.data.sources.uncompressed import check_uncompressed
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that runs another program
 MOST_PIXELS = 2**27  # of an image: 512 MB decoded, of which a few kilobytes on disk may be enough
@@ -57,17 +60,20 @@ class ImageClasses(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load_images(files: Mapping[str, Sequence[File]], decoding: Decoding) -> ImageClasses:
+def load_images(
+    files: Mapping[str, Sequence[File]], decoding: Decoding, where: object = None
+) -> ImageClasses:
     """Decode the `files` of each class, in the order of `files`, each once.
 
     Within a class the rows are sorted by their bytes, so that the same images make the same arrays, whichever
     archive or folder they come from. Notes say how many images were gray among color ones, and how many have
     further frames. Raises DataError for an image that does not decode, an empty class, and images that differ
-    in size if `decoding` sets none.
+    in size if `decoding` sets none; `where` is the place of the files, for messages.
     """
     empty = [name for name, members in files.items() if not members]
     if empty or not files:
-        raise DataError(f"class {empty[0]!r} has no image" if empty else "no image found")
+        what = f"class {quote(empty[0])} has no image" if empty else "no image found"
+        raise DataError(what, where, "complete the data")
     counts = tuple(len(members) for members in files.values())
     decoded = (
         (label, _decode(label, read(), decoding)) for members in files.values() for label, read in members
@@ -159,17 +165,21 @@ def _decode(label: str, raw: bytes | np.ndarray, decoding: Decoding) -> _Decoded
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels, which are counted below, and of odd metadata
             with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
-                _check_number_of_pixels(image)
+                _check(image, raw)
                 return _Decoded(_pixels(image, decoding), _has_further_frames(image))
     except Exception as error:  # a decoder that meets garbage may raise anything
-        reason = str(error).split("<")[0].strip(" :") or type(error).__name__
+        reason = str(error).split("<")[0].strip(" :")[:200] or type(error).__name__
         advice = "replace or remove the file, or fetch the archive again"
         raise DataError(f"image does not decode ({reason})", label, advice) from error
 
 
-def _check_number_of_pixels(image: Image.Image) -> None:
+def _check(image: Image.Image, raw: bytes) -> None:
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"it has {image.width * image.height:,} pixels; at most {MOST_PIXELS:,} are read")
+    if image.format == "PNG":
+        check_png(raw)
+    else:
+        check_uncompressed(image, raw)
 
 
 def _has_further_frames(image: Image.Image) -> bool:

@@ -14,6 +14,7 @@ from jmeta.data.episodes import from_splits
 from jmeta.data.errors import DataError
 from jmeta.data.source import Dataset, DatasetInfo
 from jmeta.data.sources.authors import LICENSES, PUBLISHED_SPLITS, checksum_notes
+from jmeta.data.sources.guard import quote
 from jmeta.data.sources.idx import read_idx
 from jmeta.data.sources.images import Decoding, decode
 from jmeta.data.sources.locate import Download, locate, locate_or_download
@@ -130,9 +131,13 @@ def _from_prepared(path: Path, name: str, part: str) -> LabeledImages:
     files = read_prepared(path, str, splits=(part,))
     decoding = Decoding(None, color=False)
     if unknown := sorted(set(files) - set(index)):
-        raise DataError(f"it has the label {unknown[0]!r}, which is none of {name}", path, "prepare it again")
+        raise DataError(
+            f"it has the label {quote(unknown[0])}, which is none of {name}", path, "prepare it again"
+        )
     images = [decode(where, read(), decoding) for members in files.values() for where, read in members]
     labels = [index[label] for label, members in files.items() for _ in members]
+    if not images:
+        raise DataError(f"no image found in {part}", path, "prepare it again")
     if shapes := sorted({image.shape for image in images} - {(28, 28, 1)}):
         raise DataError(
             f"it has an image of shape {shapes[0]}, expected (28, 28, 1)", path, "prepare it again"

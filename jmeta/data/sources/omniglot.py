@@ -109,7 +109,8 @@ def _decode(paths: Sequence[Path], decoding: Decoding) -> ImageClasses:
         for path in paths:
             for name, members in files_by_character(open_store(path)).items():
                 files.setdefault(name, []).extend(members)
-    return load_images(dict(sorted(files.items())), decoding)._replace(notes=checksum_notes(paths))
+    images = load_images(dict(sorted(files.items())), decoding, " and ".join(map(str, paths)))
+    return images._replace(notes=checksum_notes(paths))
 
 
 def _class_of_label(label: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jmeta.data.errors import DataError
 from jmeta.data.source import SPLITS
-from jmeta.data.sources.guard import LARGEST_JSON, read_file, reading
+from jmeta.data.sources.guard import LARGEST_JSON, quote, read_file, reading
 from jmeta.data.sources.locate import expand
 from jmeta.data.splits import FACTS, ClassSplit, canonical_split
 
@@ -39,17 +39,21 @@ def read_split_file(path: str | os.PathLike[str], classes: Iterable[str]) -> Cla
         if split is None and key in FACTS:
             continue
         if split is None:
-            raise DataError(f"the split file has {key!r}, which is no split", path, _FORM)
+            raise DataError(f"the split file has {quote(key)}, which is no split", path, _FORM)
         if split in grouped:
-            what = f"the split file has {spelled[split]!r} and {key!r}, both for the split {split!r}"
+            what = (
+                f"the split file has {quote(spelled[split])} and {quote(key)}, both for the split {split!r}"
+            )
             raise DataError(what, path, "join them, or leave one out")
         grouped[split], spelled[split] = _names(value, key, path), key
     if lacking := [split for split in SPLITS if split not in grouped]:
         raise DataError(f"the split file lacks a split, {lacking[0]!r}", path, _FORM)
     known, named = set(classes), [name for names in grouped.values() for name in names]
     if unknown := sorted(set(named) - known):
-        what = f"the split file names {len(unknown)} classes that are not there, {unknown[0]!r} the first"
-        raise DataError(what, path, f"correct the names; the first class here is {min(known)!r}")
+        what = (
+            f"the split file names {len(unknown)} classes that are not there, {quote(unknown[0])} the first"
+        )
+        raise DataError(what, path, f"correct the names; the first class here is {quote(min(known))}")
     return check_division(grouped, path)
 
 
@@ -59,10 +63,12 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _names(value: Any, key: str, path: Path) -> list[str]:
     if not isinstance(value, list) or isinstance(value, _Pairs):
-        raise DataError(f"split {key!r} of the split file is no list of classes", path, _FORM)
+        raise DataError(f"split {quote(key)} of the split file is no list of classes", path, _FORM)
     wrong = [name for name in value if isinstance(name, bool) or not isinstance(name, (str, int))]
     if wrong:
-        raise DataError(f"split {key!r} of the split file has {wrong[0]!r}, which is no name", path, _FORM)
+        raise DataError(
+            f"split {quote(key)} of the split file has {quote(wrong[0])}, which is no name", path, _FORM
+        )
     return [str(name) for name in value]
 
 
@@ -72,7 +78,7 @@ def classes_left_out(division: ClassSplit, classes: Sequence[str]) -> tuple[str,
     lacking = [name for name in classes if name not in chosen]
     if not lacking:
         return ()
-    return (f"classes in no split: {len(lacking)} of {len(classes)}, {lacking[0]!r} the first",)
+    return (f"classes in no split: {len(lacking)} of {len(classes)}, {quote(lacking[0])} the first",)
 
 
 def divide_by_folders(classes: Sequence[str], where: Path) -> ClassSplit | None:
@@ -90,12 +96,12 @@ def divide_by_folders(classes: Sequence[str], where: Path) -> ClassSplit | None:
         top = above[0] if above else None
         for folder in above[1:] if top in spelled else above:
             if canonical_split(folder) or _resembles_split(folder):
-                raise DataError(f"folder {folder!r} of {name!r} looks like a split", where, _ADVICE)
+                raise DataError(f"folder {quote(folder)} of {quote(name)} looks like a split", where, _ADVICE)
         if spelled and top not in spelled:
-            what = f"class {name!r} lies beside the folder {next(iter(spelled))!r} of a split"
+            what = f"class {quote(name)} lies beside the folder {quote(next(iter(spelled)))} of a split"
             raise DataError(what, where, _ADVICE)
         if not spelled and canonical_split(leaf) in ("validation", "test"):
-            what = f"folder {name!r} is named after a split and has images but no class folders"
+            what = f"folder {quote(name)} is named after a split and has images but no class folders"
             raise DataError(what, where, _ADVICE)
     if not spelled:
         return None
@@ -103,9 +109,11 @@ def divide_by_folders(classes: Sequence[str], where: Path) -> ClassSplit | None:
     for split in SPLITS:
         tops = [top for top, named in spelled.items() if named == split]
         if len(tops) > 1:
-            raise DataError(f"folders {tops[0]!r} and {tops[1]!r} are both {split!r}", where, "join them")
+            raise DataError(
+                f"folders {quote(tops[0])} and {quote(tops[1])} are both {split!r}", where, "join them"
+            )
         if not tops:
-            what = f"there is a folder {next(iter(spelled))!r} and none for the split {split!r}"
+            what = f"there is a folder {quote(next(iter(spelled)))} and none for the split {split!r}"
             raise DataError(what, where, f"{_ADVICE}; or name the one folder itself with data_dir")
         grouped[split] = [name for name in classes if PurePosixPath(name).parts[0] == tops[0]]
     check_division(
@@ -117,7 +125,7 @@ def divide_by_folders(classes: Sequence[str], where: Path) -> ClassSplit | None:
 def classes_named_after_splits(classes: Sequence[str]) -> tuple[str, ...]:
     """Return a note if a folder of images is named after a split, as a class of trains may be."""
     alike = [name for name in classes if canonical_split(PurePosixPath(name).name)]
-    return (f"folder {alike[0]!r} has images, not class folders: it is a class",) if alike else ()
+    return (f"folder {quote(alike[0])} has images, not class folders: it is a class",) if alike else ()
 
 
 def _resembles_split(folder: str) -> bool:
@@ -134,9 +142,11 @@ def check_division(grouped: Mapping[str, Sequence[str]], where: Path) -> ClassSp
             raise DataError(f"split {split!r} has no class", where, "three splits are needed")
         for name in grouped[split]:
             if seen.get(name) == split:
-                raise DataError(f"class {name!r} is named twice in split {split!r}", where, "name it once")
+                raise DataError(
+                    f"class {quote(name)} is named twice in split {split!r}", where, "name it once"
+                )
             if name in seen:
                 advice = "few-shot learning tests on new classes: give every class to one split"
-                raise DataError(f"class {name!r} is in more than one split", where, advice)
+                raise DataError(f"class {quote(name)} is in more than one split", where, advice)
             seen[name] = split
     return {split: tuple(grouped[split]) for split in SPLITS}

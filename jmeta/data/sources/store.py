@@ -15,6 +15,7 @@ from jmeta.data.sources.guard import (
     LARGEST_IMAGE,
     check_directory,
     check_plain,
+    quote,
     read_file,
     read_stream,
     reading,
@@ -86,9 +87,9 @@ def _zip(path: Path) -> Store:
     files = [name for name in names if not name.endswith("/")]
     twice = [name for name, number in Counter(files).items() if number > 1]
     if twice:
-        raise DataError(f"the archive has {twice[0]!r} more than once", path, "make the archive anew")
+        raise DataError(f"the archive has {quote(twice[0])} more than once", path, "make the archive anew")
     if outside := [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]:
-        raise DataError(f"the archive has {outside[0]!r}, outside of it", path, "make the archive anew")
+        raise DataError(f"the archive has {quote(outside[0])}, outside of it", path, "make the archive anew")
     images = _images(files)
     check_directory(archive, set(names) - set(images))
     folders = {name.rstrip("/") for name in names if name.endswith("/")}

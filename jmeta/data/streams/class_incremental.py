@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jmeta.data.episodes import way_of
 from jmeta.data.sampling import sample_distinct
 from jmeta.data.source import Sampler
 from jmeta.data.streams.delayed import delayed
@@ -21,11 +22,19 @@ def continual_few_shot(episodes: Sampler, *, subtasks: int, slots: int) -> Sampl
     all classes, grouped by subtask in the same order. A task gives each of its classes one of `slots` labels,
     at random. `feedback` [time] is the label of the step before; `task` [time] the index of the subtask.
 
-    Raises ValueError for fewer slots than subtasks; when called, for episodes with padding or another way.
+    Raises ValueError for fewer slots than subtasks and for episodes of another way; when called, for episodes
+    with padding. If the way of one's own episodes differs, which is seen when they are drawn, labels are -1,
+    for which no loss is finite.
     """
     if not 1 <= subtasks <= slots:
         raise ValueError(
             f"continual_few_shot: subtasks={subtasks}, slots={slots}; expected a slot for each subtask"
+        )
+    way = way_of(episodes)
+    if way not in (None, subtasks):
+        raise ValueError(
+            f"continual_few_shot: subtasks={subtasks} of episodes of way {way}; expected a class for "
+            "each subtask"
         )
     return jax.tree_util.Partial(_ClassIncrementalDraw(subtasks, slots), episodes)
 
@@ -46,5 +55,6 @@ class _ClassIncrementalDraw(NamedTuple):
                 f"{self.subtasks}, one for each subtask"
             )
         labels = sample_distinct(key_labels, jnp.asarray(self.slots, jnp.int32), self.subtasks)
-        y = labels[support.y]
-        return Task(Stream(support.x, y, delayed(y, 1), task=support.y), query._replace(y=labels[query.y]))
+        fits = support.y.max() == self.subtasks - 1
+        y, query_y = (jnp.where(fits, labels[classes], -1) for classes in (support.y, query.y))
+        return Task(Stream(support.x, y, delayed(y, 1), task=support.y), query._replace(y=query_y))

@@ -17,7 +17,7 @@ def online_few_shot(episodes: Sampler, *, delay: int = 1) -> Sampler:
     The support and query sets are mixed in uniformly random order: (shot + query) examples of each class
     (Babu et al. 2021, section 4.1; Santoro et al. 2016). `y` [time] are the labels; `feedback` [time] is the
     label of `delay` steps before, -1 in the first `delay` steps. Padding of episodes of varying size comes
-    last. Raises ValueError for a delay below 1.
+    last. Raises ValueError for a delay below 1; when called, for a delay that is not shorter than the stream.
     """
     if delay < 1:
         raise ValueError(
@@ -35,7 +35,12 @@ class _DelayedDraw(NamedTuple):
         key_task, key_order = jax.random.split(key)
         task: Task = episodes(key_task)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), task.support, task.query)
-        order = jax.random.permutation(key_order, both.y.shape[0])
+        time = both.y.shape[0]
+        if self.delay >= time:
+            raise ValueError(
+                f"online_few_shot: delay={self.delay} for a stream of {time} steps; no label would arrive"
+            )
+        order = jax.random.permutation(key_order, time)
         if both.mask is not None:
             order = order[jnp.argsort(both.mask[order] == 0, stable=True)]
         x, y, mask = jax.tree.map(lambda a: a[order], both)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jmeta.bounds import require_within
 from jmeta.data.class_dataset import ClassDataset
 from jmeta.types import Array, Batch, Key
 
@@ -41,14 +42,36 @@ class TaskStream(NamedTuple):
 
 
 def pixel_rows(train: ClassDataset, test: ClassDataset) -> Images:
-    """Put the images of two splits, such as those of `dataset("mnist")`, on the device as pixel rows."""
+    """Put the images of two splits, such as those of `dataset("mnist")`, on the device as pixel rows.
+
+    Raises ValueError if the images of the splits differ in size, or their classes in number.
+    """
+    sizes = [(len(split.counts), *split.examples.shape[1:]) for split in (train, test)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"pixel_rows: {sizes[0][0]} classes of images {list(sizes[0][1:])} to train and {sizes[1][0]} of "
+            f"{list(sizes[1][1:])} to test; expected the same classes and sizes"
+        )
 
     def rows(split: ClassDataset) -> tuple[Array, Array]:
-        labels = np.repeat(np.arange(len(split.counts), dtype=np.int32), np.asarray(split.counts))
-        flat = np.asarray(split.examples).reshape(len(labels), -1)  # [example, pixel]
+        counts, offsets = np.asarray(split.counts), np.asarray(split.offsets)
+        labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        places = np.concatenate([np.arange(first, first + count) for first, count in zip(offsets, counts)])
+        flat = np.asarray(split.examples)[places].reshape(len(labels), -1)  # [example, pixel]
         return jax.device_put(flat), jax.device_put(labels)
 
     return Images(*rows(train), *rows(test))
+
+
+def require_fit(images: Images, stream: TaskStream) -> None:
+    """Raise ValueError if a stream does not fit the images: maps of other pixels, or rows beyond the last.
+
+    Rows are compared if they are concrete.
+    """
+    _check_pixels(images.train_x, stream.maps)
+    count = images.train_y.shape[0]
+    reason = f"there are {count} training images; draw the stream with examples={count}"
+    require_within("task_stream", "rows", stream.rows, 0, count - 1, reason)
 
 
 def rotation_map(angle: Array, size: int) -> Array:
@@ -75,12 +98,18 @@ def _fixed(value: Array) -> Array:
     return jnp.floor(value * 65536 + 0.5).astype(jnp.int32)
 
 
+def _check_tasks(who: str, tasks: int) -> None:
+    if tasks < 1:
+        raise ValueError(f"{who}: tasks={tasks}; expected at least 1")
+
+
 def rotations(key: Key, *, tasks: int = 20, pixels: int = 784, degrees: float = 180.0) -> Array:
     """Draw the maps of the rotations problem [task, pixel]: task t is rotated by one angle, uniform in the
     t-th of `tasks` equal parts of 0 to `degrees`.
 
-    Raises ValueError if `pixels` is not a square number.
+    Raises ValueError if `pixels` is not a square number, or there is no task.
     """
+    _check_tasks("rotations", tasks)
     size = math.isqrt(pixels)
     if size * size != pixels:
         raise ValueError(f"rotations: pixels={pixels}; expected a square number, that of a square image")
@@ -90,7 +119,8 @@ def rotations(key: Key, *, tasks: int = 20, pixels: int = 784, degrees: float = 
 
 def permutations(key: Key, *, tasks: int = 20, pixels: int = 784) -> Array:
     """Draw the maps of the permutations problem [task, pixel]: each task, including the first, permutes the
-    pixels in its own way."""
+    pixels in its own way. Raises ValueError if there is no task."""
+    _check_tasks("permutations", tasks)
     keys = jax.random.split(key, tasks)
     return jax.vmap(lambda key: jax.random.permutation(key, pixels))(keys).astype(jnp.int32)
 
@@ -103,7 +133,7 @@ def task_stream(
     Args:
       key: decides the samples and every order.
       maps: [task, pixel], from `rotations` or `permutations`.
-      examples: number of training images there are.
+      examples: number of training images there are, `len(images.train_y)`.
       samples: images of a task, drawn without replacement, independently of other tasks.
       batch: images of a step.
       passes: passes over a task's images before the next task, each in another order.
@@ -131,17 +161,49 @@ def task_stream(
 
 
 def transform(x: Array, pixel_map: Array) -> Array:
-    """Apply a map [pixel] to images [..., pixel] uint8; the result is float32 in 0..1."""
+    """Apply a map [pixel] to images [..., pixel] uint8; the result is float32 in 0..1.
+
+    Raises ValueError for a map of another number of pixels.
+    """
+    _check_pixels(x, pixel_map)
     outside = jnp.zeros((*x.shape[:-1], 1), x.dtype)
     return jnp.concatenate([x, outside], axis=-1)[..., pixel_map].astype(jnp.float32) / 255
 
 
 def batch_at(source: Images, stream: TaskStream, task: Array | int, step: Array | int) -> Batch:
-    """Return the batch of a task's step, x [example, pixel] and y [example]."""
-    rows = stream.rows[task, step]
-    return Batch(transform(source.train_x[rows], stream.maps[task]), source.train_y[rows])
+    """Return the batch of a task's step, x [example, pixel] and y [example].
+
+    Beyond the last task, step or image, labels are -1, for which no loss is finite; ValueError if the task or
+    the step is concrete.
+    """
+    tasks, steps, _ = stream.rows.shape
+    require_within("batch_at", "task", task, 0, tasks - 1, f"a stream of {tasks} tasks")
+    require_within("batch_at", "step", step, 0, steps - 1, f"a stream of {steps} steps a task")
+    rows = stream.rows.at[task, step].get(mode="fill", fill_value=source.train_y.shape[0])
+    return Batch(transform(source.train_x[rows], stream.maps[task]), _labels_at(source.train_y, rows))
 
 
 def test_rows(source: Images, stream: TaskStream, task: Array | int, rows: Array) -> Batch:
-    """Return the test images of a task with the indices `rows` [example]."""
-    return Batch(transform(source.test_x[rows], stream.maps[task]), source.test_y[rows])
+    """Return the test images of a task with the indices `rows` [example].
+
+    Beyond the last task or image, labels are -1, for which no loss is finite; ValueError if these are
+    concrete.
+    """
+    tasks, count = stream.maps.shape[0], source.test_y.shape[0]
+    require_within("test_rows", "task", task, 0, tasks - 1, f"a stream of {tasks} tasks")
+    require_within("test_rows", "rows", rows, 0, count - 1, f"there are {count} test images")
+    rows = jnp.where(task < tasks, rows, count)
+    return Batch(transform(source.test_x[rows], stream.maps[task]), _labels_at(source.test_y, rows))
+
+
+def _labels_at(labels: Array, rows: Array) -> Array:
+    """Select labels at `rows` [example]: -1 beyond the last."""
+    return labels.at[rows].get(mode="fill", fill_value=-1)
+
+
+def _check_pixels(x: Array, maps: Array) -> None:
+    if x.shape[-1] != maps.shape[-1]:
+        raise ValueError(
+            f"task_stream: maps of {maps.shape[-1]} pixels for images of {x.shape[-1]}; draw the maps with "
+            f"pixels={x.shape[-1]}"
+        )

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jmeta.bounds import is_concrete, one_or_nan, require_within
 from jmeta.data.class_dataset import ClassDataset
 from jmeta.data.episodes import episodes_from
 from jmeta.data.sampling import sample_distinct, uniform_below
@@ -105,7 +106,9 @@ def timeline(key: Key, *, steps: int, stay: float) -> Timeline:
 
 
 def require_classes(data: Domains, way: int) -> None:
-    """Raise ValueError if a domain has fewer classes than a batch of `way` needs."""
+    """Raise ValueError if a domain has fewer classes than `way`; traced numbers are not checked."""
+    if not is_concrete(data.classes):
+        return
     least = int(np.min(data.classes))
     if way > least:
         raise ValueError(f"way={way}; expected at most the {least} classes of the smallest domain")
@@ -115,9 +118,12 @@ def shown_at(data: Domains, line: Timeline, step: Array | int, *, way: int, shot
     """Draw a step: the classes of its task, which depend on the task's start alone, and images of them drawn
     with replacement from the whole of each class.
 
-    `way` may not exceed the classes of the smallest domain, which cannot be checked inside jit: see
-    `require_classes`.
+    Raises ValueError for a `way` beyond the classes of the smallest domain, and for a step beyond the
+    timeline. If the domains or the step are traced, images are NaN instead.
     """
+    require_classes(data, way)
+    steps = line.task_start.shape[0]
+    require_within("shown_at", "step", step, 0, steps - 1, f"a timeline of {steps} steps")
     start = line.task_start[step]
     key_task, key_images = jax.random.split(line.key)
     key_domain, key_classes = jax.random.split(jax.random.fold_in(key_task, start))
@@ -127,6 +133,7 @@ def shown_at(data: Domains, line: Timeline, step: Array | int, *, way: int, shot
     rows = data.offsets[chosen][:, None] + uniform_below(jax.random.fold_in(key_images, step), sizes)
     # [way * shot, height, width, channel]
     x = data.examples.at[rows.reshape(-1)].get(mode="promise_in_bounds").astype(jnp.float32) / 255
+    x = x * one_or_nan((way <= data.classes[domain]) & (step < steps))
     y = jnp.repeat(jnp.arange(way, dtype=jnp.int32), shot)
     return StreamStep(Batch(x, y), domain.astype(jnp.int32), start == step)
 
@@ -138,8 +145,11 @@ def pretraining_episodes(
 
     The first ten drawings of a character are the pool of support images, the others of query images, and both
     are drawn with replacement, as in the released code. Raises ValueError if a class has no more than ten
-    drawings, or there are fewer classes than `way`.
+    drawings, there are fewer classes than `way`, or a class is not among those of `data`.
     """
+    require_within(
+        "pretraining_episodes", "classes", classes, 0, len(data.counts) - 1, "the classes there are"
+    )
     part = data._replace(offsets=np.asarray(data.offsets)[classes], counts=np.asarray(data.counts)[classes])
     if np.min(part.counts) <= DRAWINGS:
         raise ValueError(

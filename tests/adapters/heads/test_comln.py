@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmeta.adapters.heads.comln import comln
+import jmeta
+from jmeta.adapters.heads.comln import comln, comln_head
 from jmeta.losses import cross_entropy
 from jmeta.models.wrap import from_pair
 from jmeta.outer.episode import adapt_and_predict
@@ -176,3 +177,55 @@ def test_a_backbone_without_feature_vectors_raises():
     images = from_pair(lambda key, x: {}, lambda params, x: x[:, None])
     with pytest.raises(ValueError, match=r"expected features \[example, feature\]"):
         comln(images, WAY).init(jax.random.key(0), jnp.ones((4, 5)))
+
+
+@pytest.mark.parametrize("scale, deviation", [("way", 5**-0.5), ("feature", 4000**-0.5)])
+def test_w0_has_the_deviation_that_is_stated(scale, deviation):
+    """After the truncation at two deviations of the normal numbers, and in float32 for narrower features."""
+    z = jnp.zeros((5, 4000), jnp.bfloat16)
+    meta = comln_head(5, initial_scale=scale, task_horizon=True).init(jax.random.key(0), z)
+    assert {leaf.dtype for leaf in jax.tree.leaves(meta)} == {jnp.dtype("float32")}
+    w0 = np.asarray(meta["w0"])
+    np.testing.assert_allclose(w0.std(), deviation, rtol=0.015)  # 20,000 numbers: 3 errors
+    assert abs(w0).max() < 2 * deviation / 0.8796
+
+
+def test_meta_parameters_have_the_type_of_the_bodys():
+    """A body in mixed precision has features in bfloat16; log T and a head's weights are float32."""
+    body = from_pair(
+        lambda key, x: jnp.ones((x.shape[1], 4), jnp.float32), lambda w, x: (x @ w).astype(jnp.bfloat16)
+    )
+    last = jmeta.mlp(widths=(), outputs=WAY)
+    for adapter in (
+        comln(body, WAY, solver="euler", step_size=0.5),
+        jmeta.on_features(body, jmeta.r2d2(WAY), WAY),
+        jmeta.anil(body, last, cross_entropy, jmeta.sgd(0.1), 1, way=WAY),
+    ):
+        x, y = jnp.ones((6, 4), jnp.float32), jnp.arange(6) % WAY
+        meta, state = adapter.init(jax.random.key(0), x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(meta)} == {jnp.dtype("float32")}
+        outputs, _, _ = adapt_and_predict(adapter, meta, state, Batch(x, y), x, jax.random.key(0), train=True)
+        assert np.isfinite(outputs.astype(jnp.float32)).all()
+
+
+@pytest.mark.parametrize("name", ["comln", "limit", "protonet", "r2d2"])
+def test_a_support_label_out_of_range_leaves_nothing_finite(name):
+    head = {
+        "comln": comln_head(WAY, solver="euler", step_size=0.5),
+        "limit": comln_head(WAY, horizon=math.inf, ridge=0.5),
+        "protonet": jmeta.protonet(WAY),
+        "r2d2": jmeta.r2d2(WAY),
+    }[name]
+    z, y = jax.random.normal(jax.random.key(0), (6, 4), jnp.float32), jnp.array([0, 1, 2, 0, 1, 2])
+    meta = head.init(jax.random.key(1), z)
+
+    @jax.jit
+    def outputs(z, y):
+        return head.predict(meta, head.fit(meta, Batch(z, y), None, present=None, train=True)[0], z).sum()
+
+    assert np.isfinite(outputs(z, y))
+    for wrong in (WAY, -1):
+        value, grads = jax.value_and_grad(outputs)(z, y.at[5].set(wrong))
+        assert np.isnan(value) and np.isnan(grads).all()
+    with pytest.raises(ValueError, match="labels run from 0 to 3; expected 0..2"):
+        head.fit(meta, Batch(z, y.at[5].set(WAY)), None, present=None, train=True)
