@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import flags
 from experiments.cli import launch
-from experiments.errors import UsageError
+from experiments.errors import UsageError, usage_errors
 from experiments.presets import comln as comln_paper
 from experiments.presets import few_shot_gradient as gradient_papers
 from experiments.presets import maml as maml_paper
@@ -73,12 +73,14 @@ def main(run: Run) -> int:
             metrics={"name": "squared_error" if regression else "accuracy"},
         ),
     )
+    with usage_errors():
+        adapter = registry.build(spec_of_adapter(spec))
     return run.fit_episodes(
         spec,
         source,
         **run.episodes(source),
         measure=("squared_error", "min") if regression else ("accuracy", "max"),
-        learned=functools.partial(learned_numbers, registry.build(spec_of_adapter(spec))),
+        learned=functools.partial(learned_numbers, adapter),
         published=published_row(algorithm, settings),
     )
 

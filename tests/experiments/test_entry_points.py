@@ -37,7 +37,8 @@ def test_a_run_leaves_what_the_contract_names(finished_run):
     config = json.loads((finished_run / "config.json").read_text())
     assert config["flags"]["filters"] == 4 and config["versions"]["jax"] and config["device"]["count"] == 1
     lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if line["split"] == "train"] == [0, 2, 4, 6, 8]
+    assert lines[0]["learned/horizon"] == 1 and "loss" not in lines[0]
     assert [line["step"] for line in lines if line["split"] == "validation"] == [4, 8]
     for name in ("learning_curves", "horizon", "episode"):
         assert (finished_run / "figures" / f"{name}.png").stat().st_size > 5000
@@ -72,8 +73,8 @@ def leaves(state):
 
 def test_another_identity_is_refused_and_named(finished_run, run_experiment, tiny):
     done = run_experiment("comln", *tiny, f"--workdir={finished_run}", "--filters=6")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "holds another run: filters is 6 now and 4 there" in done.stderr
+    assert done.returncode == 2
+    assert "holds another run: --filters is 6 now and 4 there" in refusal(done)
 
 
 def test_evaluating_another_run_gives_its_numbers(finished_run, run_experiment, tmp_path):

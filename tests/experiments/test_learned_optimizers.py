@@ -51,12 +51,12 @@ def test_results_are_per_seed(sine):
     workdir, results = sine
     values = np.load(workdir / "eval.npz")["squared_error"]
     assert values.shape == (10, 2)
-    by_seed = results["eval"]["seeds"]["squared_error"]
-    np.testing.assert_allclose(by_seed["median"], np.median(values, axis=0), rtol=1e-6)
-    mean = results["eval"]["metrics"]["squared_error"]
-    np.testing.assert_allclose(mean["mean"], values.mean(), rtol=1e-6)
-    spread = values.mean(0).std(ddof=1)
-    np.testing.assert_allclose(mean["ci95"], 1.96 * spread / 2**0.5, rtol=1e-4)
+    by_seed, error = (results["eval"][name]["squared_error"] for name in ("seeds", "metrics"))
+    np.testing.assert_allclose(by_seed, values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(error["mean"], values.mean(), rtol=1e-6)
+    np.testing.assert_allclose(error["of_medians"]["mean"], np.median(values, axis=0).mean(), rtol=1e-6)
+    spread = values.mean(0).std(ddof=1)  # Student's t of one degree of freedom: tan(0.95 pi / 2)
+    np.testing.assert_allclose(error["ci95"], np.tan(0.475 * np.pi) * spread / 2**0.5, rtol=1e-4)
     assert len(results["best"]["step"]) == 2 and values[:, 0].tolist() != values[:, 1].tolist()
 
 

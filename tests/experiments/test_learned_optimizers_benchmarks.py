@@ -7,7 +7,7 @@ import pytest
 from experiments.benchmarks import learned_optimizers_time, seeds
 from experiments.cli import parse
 from experiments.errors import UsageError
-from jmeta.report.published import row_for
+from jmeta.report.published import in_fractions, row_for
 
 
 def run_time(*arguments):
@@ -28,12 +28,12 @@ def test_steps_are_timed_and_drawn(tmp_path, capsys):
 
 def test_finished_runs_are_drawn_against_their_accuracy(tmp_path, capsys):
     row = row_for("cub", "TURTLE", "conv4", 5, 1, paper="turtle")
-    accuracy = {"mean": 0.5, "median": 0.5, "ci95": 0.01}
+    accuracy = {"mean": 0.5, "median": 0.5, "ci95": 0.01, "unit": "fraction"}
     for name, steps in (("turtle", 4), ("maml", 3)):
         workdir = tmp_path / f"table3_1_cub_1shot_{name}"
         workdir.mkdir()
-        of_seeds = {"accuracy": {"of_medians": accuracy}}
-        results = {"steps": steps, "published": row, "eval": {"metrics": {"accuracy": {}}, "seeds": of_seeds}}
+        metrics = {"accuracy": accuracy | {"mean": 0.4, "of_medians": accuracy}}
+        results = {"steps": steps, "published": in_fractions(row), "eval": {"metrics": metrics}}
         (workdir / "results.json").write_text(json.dumps(results))
         (workdir / "config.json").write_text('{"steps": 4}')
         (workdir / "seconds.json").write_text('{"seconds": 120.5}')
@@ -56,7 +56,7 @@ def test_a_command_with_seeds_is_timed(tmp_path):
     whole, training = seeds.timed("fomaml", 2, str(tmp_path / "run"), *small)
     assert 0 < training < whole
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert len(results["eval"]["seeds"]["squared_error"]["median"]) == 2
+    assert len(results["eval"]["seeds"]["squared_error"]) == 2
 
 
 def test_seeds_together_are_set_against_seeds_one_by_one(monkeypatch, tmp_path):
