@@ -6,13 +6,12 @@ to the features of a network that all tasks share (anil, comln, protonet, r2d2).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments import flags
 from experiments.cli import launch
-from experiments.errors import UsageError, usage_errors
+from experiments.errors import UsageError
 from experiments.presets import comln as comln_paper
 from experiments.presets import few_shot_gradient as gradient_papers
 from experiments.presets import maml as maml_paper
@@ -58,8 +57,6 @@ def row(algorithm: str, dataset: str, backbone: str | None, shot: int) -> dict[s
 
 def main(run: Run) -> int:
     """Train and test."""
-    from jmeta.outer.load import spec_of_adapter
-
     settings, source = run.settings, run.dataset()
     algorithm = settings.get("algorithm", run.experiment.name)
     regression = settings.dataset == "sinusoid"
@@ -73,14 +70,12 @@ def main(run: Run) -> int:
             metrics={"name": "squared_error" if regression else "accuracy"},
         ),
     )
-    with usage_errors():
-        adapter = registry.build(spec_of_adapter(spec))
     return run.fit_episodes(
         spec,
         source,
         **run.episodes(source),
         measure=("squared_error", "min") if regression else ("accuracy", "max"),
-        learned=functools.partial(learned_numbers, adapter),
+        learned=learned_numbers,
         published=published_row(algorithm, settings),
     )
 

@@ -143,7 +143,7 @@ class Run(Parts):
         test: Sampler | Task,
         measure: tuple[str, str] = ("accuracy", "max"),
         published: Mapping[str, Any] | None = None,
-        learned: Callable[[LearnerState], dict[str, float]] = lambda state: {},
+        learned: Callable[[Any, LearnerState], dict[str, float]] = lambda adapter, state: {},
         task_seed: int | None = None,
         curriculum: tuple[tuple[int, Sampler], ...] = (),
         initial: tuple[str, Callable[[PyTree], PyTree]] | None = None,
@@ -160,7 +160,7 @@ class Run(Parts):
             `jmeta.evaluate`), or there may be no validation.
           measure: the metric that chooses the best checkpoint, and "max" or "min".
           published: the fields of the paper's row, see `row_for`; None if there is none.
-          learned: reads numbers for the results from the learned state.
+          learned: reads numbers for the log and the results, `(adapter or memory, learned state) -> numbers`.
           task_seed: draws the training tasks, if they are to be the same for every --seed.
           curriculum: samplers to begin training with, each with the outer update at which it ends.
           initial: a flag that names something learned before, and `(meta) -> meta`, which puts it into fresh
@@ -218,7 +218,7 @@ class Run(Parts):
                     task_seed,
                     validation_tasks or self.settings.get("validation_tasks", 0),
                     tasks,
-                    lambda state: learned(self._first_seed(state)),
+                    lambda state: learned(adapter, self._first_seed(state)),
                 )
             if outcome.reason == "time":
                 say(f"the minutes are over at step {outcome.step}")
@@ -246,7 +246,7 @@ class Run(Parts):
                 | summarize_tasks(values, self._seeds(), regression=regression)
                 | {"selected_on": None},
                 best=outcome.best,
-                learned=learned(first),
+                learned=learned(adapter, first),
                 published=_published(published),
             )
 

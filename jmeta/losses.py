@@ -66,8 +66,13 @@ def is_labels(y: Any, dimensions: int) -> bool:
     return _dimensions(y) == dimensions and jnp.issubdtype(y.dtype, jnp.integer)
 
 
-def mask_absent_ways(logits: Array, present: Array) -> Array:
-    """Take absent ways (`present` [way] false) out of every softmax of logits [..., way]."""
+def mask_absent_ways(logits: PyTree, present: Array | None) -> PyTree:
+    """Take absent ways (`present` [way] false) out of every softmax of logits [..., way].
+
+    If `present` is None, as `padded_ways` returns it, the outputs stay as they are, whatever they are.
+    """
+    if present is None:
+        return logits
     ways = jnp.broadcast_to(present, logits.shape)
     return jnp.where(ways, logits, jnp.asarray(ABSENT, logits.dtype))
 

@@ -100,7 +100,7 @@ def by_minibatches(
         def minibatch_loss(params: PyTree, step: Array) -> Array:
             drawn = Batch(*jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows[step]], (support.x, support.y)))
             outputs = outputs_of(params, drawn, jax.random.fold_in(key_noise, step) if train else None)
-            return own_loss(_masked(outputs, present), drawn)
+            return own_loss(mask_absent_ways(outputs, present), drawn)
 
         if keep_carry:
             chosen = chosen._replace(start=lambda hyper, params, key: state["carry"])
@@ -110,7 +110,9 @@ def by_minibatches(
         )  # fmt: skip
         info = {"support_loss": trace.losses[0]}
         if not train:
-            info["support_loss_adapted"] = own_loss(_masked(outputs_of(params, support), present), support)
+            info["support_loss_adapted"] = own_loss(
+                mask_absent_ways(outputs_of(params, support), present), support
+            )
         elif keep_carry:
             state = {"model": network, "carry": trace.carry}
         statistics = None
@@ -132,13 +134,9 @@ def by_minibatches(
         network = fast.statistics if norm == "support" else network
         noise = key if train else None
         outputs, _ = apply_with_norm(model, norm, fast.params, network, x, train=train, key=noise, mask=mask)
-        return _masked(outputs, fast.present), state
+        return mask_absent_ways(outputs, fast.present), state
 
     return Adapter(init, adapt, predict, draws_at_test=True)
-
-
-def _masked(outputs: PyTree, present: Array | None) -> PyTree:
-    return outputs if present is None else mask_absent_ways(outputs, present)
 
 
 def gradient_at(meta: PyTree, gradient: PyTree) -> PyTree:

@@ -139,7 +139,7 @@ def gradient_adapter(
                 mask=batch.mask,
             )
             asked = named_arguments(chosen_loss, params=params, start=meta["params"], meta=meta, step=step)
-            value = chosen_loss(_masked(outputs, present), batch, **asked)
+            value = chosen_loss(mask_absent_ways(outputs, present), batch, **asked)
             return value, entry if norm == "per_step" else None
 
         def support_loss(params: PyTree, step: Array) -> tuple[Array, PyTree]:
@@ -185,7 +185,7 @@ def gradient_adapter(
             state = set_step_state(state, last, entry)
         elif norm == "running":
             state = entry
-        return _masked(outputs, fast.present), state
+        return mask_absent_ways(outputs, fast.present), state
 
     @functools.cache  # programs are compiled once for each adapter
     def with_norm(other: Norm) -> Adapter:
@@ -226,7 +226,3 @@ def _present_ways(model: Model, params: PyTree, state: PyTree, support: Batch) -
     """Find the ways [way] with a real support example; None if nothing is padded or classified."""
     x, mask = support.x, support.mask
     return padded_ways(support, lambda: model.apply(params, state, x, train=True, mask=mask)[0])
-
-
-def _masked(outputs: PyTree, present: Array | None) -> PyTree:
-    return outputs if present is None else mask_absent_ways(outputs, present)

@@ -174,7 +174,7 @@ def maml_pp(
 
         def support_loss(params: PyTree, step: Array) -> tuple[Array, PyTree]:
             outputs, entry = outputs_of(params, step)
-            return chosen_loss(_masked(outputs, present), support), entry if per_step else None
+            return chosen_loss(mask_absent_ways(outputs, present), support), entry if per_step else None
 
         def run(order: Order) -> tuple[PyTree, Any]:
             collect = (lambda params, step, **of_step: params) if train and multi_step_epochs else None
@@ -212,7 +212,7 @@ def maml_pp(
             return apply(params, still, state, step, x, **options)
 
         if not train:
-            return _masked(after(fast.params, last)[0], fast.present), state
+            return mask_absent_ways(after(fast.params, last)[0], fast.present), state
         updates = state["updates"]
 
         def after_last() -> tuple[PyTree, PyTree]:
@@ -233,10 +233,10 @@ def maml_pp(
             epoch = updates // epoch_updates
             outputs, entries = lax.cond(epoch < multi_step_epochs, after_each, after_last_of_each)
             weights = step_weights(epoch, steps, multi_step_epochs)
-            outputs = PerStep(_masked(outputs, fast.present), weights)
+            outputs = PerStep(mask_absent_ways(outputs, fast.present), weights)
         else:
             outputs, entries = after_last()
-            outputs = _masked(outputs, fast.present)
+            outputs = mask_absent_ways(outputs, fast.present)
         return outputs, {"model": entries, "updates": updates + 1}
 
     def learned(meta: PyTree) -> Metrics:
@@ -244,7 +244,3 @@ def maml_pp(
         return {f"mean_rate/step_{k}": rates[:, k].mean() for k in range(steps)}
 
     return Adapter(init, adapt, predict, learned=learned)
-
-
-def _masked(outputs: PyTree, present: Array | None) -> PyTree:
-    return outputs if present is None else mask_absent_ways(outputs, present)

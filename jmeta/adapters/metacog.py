@@ -75,7 +75,7 @@ def metacog(
     def outputs_of(fast: Chosen, meta: PyTree, state: PyTree, x: PyTree, mask: Array | None) -> PyTree:
         params = effective(fast, meta["params"])
         outputs, _ = apply_with_norm(model, "batch", params, state, x, train=True, mask=mask)
-        return outputs if fast.present is None else mask_absent_ways(outputs, fast.present)
+        return mask_absent_ways(outputs, fast.present)
 
     def adapt(
         meta: PyTree, state: PyTree, support: Batch, key: Key | None, *, train: bool

@@ -85,7 +85,7 @@ def implicit_shrinkage(
         present = padded_ways(support, lambda: outputs_of(meta["params"]))
 
         def support_loss(params: PyTree, step: Array) -> Array:
-            return chosen_loss(_masked(outputs_of(params), present), support)
+            return chosen_loss(mask_absent_ways(outputs_of(params), present), support)
 
         count, logs = inner_steps if train else test_steps, meta["rule"]["log_variance"]
         solver: dict[str, Any] = {"rate": inner_lr, "cg_steps": cg_steps}
@@ -111,7 +111,7 @@ def implicit_shrinkage(
     ) -> tuple[PyTree, PyTree]:
         entry, noise = fast.statistics if norm == "support" else state, key if train else None
         outputs, _ = apply_with_norm(model, norm, fast.params, entry, x, train=train, key=noise, mask=mask)
-        return _masked(outputs, fast.present), state
+        return mask_absent_ways(outputs, fast.present), state
 
     return Adapter(init, adapt, predict, learned=deviations)
 
@@ -133,7 +133,3 @@ def sigma_reptile_gradient() -> Callable[..., Any]:
         return (value, outcome), {**gradient, "params": prior}
 
     return task_grad
-
-
-def _masked(outputs: PyTree, present: Array | None) -> PyTree:
-    return outputs if present is None else mask_absent_ways(outputs, present)

@@ -7,7 +7,6 @@ steps, the weights have the gradient G and the masks or rates m of r(m) that of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import jax
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 
 from jmeta.adapters.gradient import gradient_adapter
 from jmeta.adapters.reporting import reporting
-from jmeta.models.norm_policy import Norm
+from jmeta.models.norm_policy import Norm, is_no_norm
 from jmeta.rules.masked_sgd import MaskStart, RateStart, exponential_sgd, masked_sgd, rectified_sgd
 from jmeta.rules.masks import by_array, sparsity
 from jmeta.types import Adapter, BatchLoss, Metrics, Model, PyTree, Rule
@@ -144,4 +143,4 @@ def first_order(
 
 def is_adapted(adapt_norm: bool) -> Callable[[str], bool]:
     """Make the predicate on paths that selects all parameters, or all but those of normalization layers."""
-    return lambda path: adapt_norm or not re.search("norm", path, re.IGNORECASE)
+    return lambda path: adapt_norm or is_no_norm(path)

@@ -63,7 +63,7 @@ def from_scratch(model: Model, loss: BatchLoss, *, schedule: Schedule = HUISMAN)
         mask: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
         logits, _ = model.apply(fast.params, state, x, train=True, mask=mask)
-        return logits if fast.present is None else mask_absent_ways(logits, fast.present), state
+        return mask_absent_ways(logits, fast.present), state
 
     return Adapter(model.init, adapt, predict, draws_at_test=True)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jmeta.bounds import is_concrete
 from jmeta.tree import require_same
 from jmeta.types import Batch, LearnerState, PyTree, Stream, Task
 
@@ -165,9 +166,7 @@ def _label_range(y: Any, mask: Any) -> tuple[int, int] | None:
 
 
 def _is_concrete(value: Any) -> bool:
-    if isinstance(value, jax.Array):
-        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
-    return isinstance(value, np.ndarray)
+    return isinstance(value, jax.Array | np.ndarray) and is_concrete(value)
 
 
 def _shapes_in_words(tree: PyTree) -> list[str]:

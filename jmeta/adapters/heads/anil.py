@@ -85,7 +85,7 @@ def gradient_head(
         def loss_on(batch: Batch, params: PyTree, step: Array) -> Array:
             noise = jax.random.fold_in(key_noise, step) if train and key_noise is not None else None
             outputs, _ = model.apply(params, {}, batch.x, train=train, key=noise, mask=batch.mask)
-            return chosen_loss(outputs if present is None else mask_absent_ways(outputs, present), batch)
+            return chosen_loss(mask_absent_ways(outputs, present), batch)
 
         def support_loss(params: PyTree, step: Array) -> Array:
             return loss_on(single_example(support, step) if each_example else support, params, step)

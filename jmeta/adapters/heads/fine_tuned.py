@@ -91,8 +91,7 @@ def train_on(
     weights = jnp.ones(count, jnp.float32) if support.mask is None else support.mask.astype(jnp.float32)
 
     def logits_of(params: PyTree, x: PyTree, mask: Array | None) -> Array:
-        logits = outputs_of(params, x, mask)
-        return logits if present is None else mask_absent_ways(logits, present)
+        return mask_absent_ways(outputs_of(params, x, mask), present)
 
     def step(carry: tuple[PyTree, Any], key: Key) -> tuple[tuple[PyTree, Any], None]:
         params, opt = carry
